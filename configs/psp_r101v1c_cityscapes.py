@@ -1,0 +1,3 @@
+# PSPNet, ResNet-101 V1c, Cityscapes: mmseg's pspnet_r101-d8_4xb2-80k_cityscapes-512x1024 (mIoU 79.76 there).
+_base_ = './psp_r50v1c_cityscapes.py'
+model = dict(backbone=dict(depth=101, init_cfg=dict(checkpoint='open-mmlab://resnet101_v1c')))

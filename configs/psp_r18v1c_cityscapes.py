@@ -1,0 +1,8 @@
+# PSPNet, ResNet-18 V1c, Cityscapes: mmseg's pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.
+_base_ = [
+    './_base_/models/psp_r18v1c.py',
+    './_base_/datasets/cityscapes.py',
+    './_base_/schedules/sgd_80k.py',
+    './_base_/default_runtime.py',
+]
+model = dict(data_preprocessor=dict(size=(512, 1024)))

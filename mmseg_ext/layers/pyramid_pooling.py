@@ -1,0 +1,25 @@
+"""Pyramid pooling module of PSPNet (Zhao et al., arXiv:1612.01105, section 3.2).
+
+Ours returns the pooled maps at their own size, so that the caller can choose how they are joined with the input.
+"""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+
+class PyramidPooling(nn.ModuleList):
+    """Average-pool a feature map to several grids and project each.
+
+    Args:
+        pool_scales: side length of each grid, in cells.
+        make_projection: called once a grid; returns the module (a 1x1 convolution in the paper) that is applied to
+            the pooled map.
+    """
+
+    def __init__(self, pool_scales: Sequence[int], make_projection: Callable[[], nn.Module]):
+        super().__init__(nn.Sequential(nn.AdaptiveAvgPool2d(scale), make_projection()) for scale in pool_scales)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Map ``(B, C, H, W)`` to one ``(B, C', scale, scale)`` for each scale."""
+        return [branch(x) for branch in self]

@@ -1,0 +1,424 @@
+"""ResNet in its V1, V1c and V1d forms, with dilated stages.
+
+He et al., "Deep Residual Learning for Image Recognition", arXiv:1512.03385; the c and d forms: He et al., "Bag of
+Tricks for Image Classification", arXiv:1812.01187, section 4. Drop-ins for mmseg's classes of the same names: their
+arguments, state-dict keys and results.
+"""
+
+import warnings
+from collections.abc import Sequence
+
+from mmcv.cnn import build_conv_layer, build_norm_layer, build_plugin_layer
+from mmengine.model import BaseModule, Sequential
+from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mmseg_ext.layers import BlockPlan, stage_dilation_plan
+from mmseg_ext.registry import MODELS
+
+_PLUGIN_POSITIONS = ('after_conv1', 'after_conv2', 'after_conv3')
+
+
+class ResidualBlock(BaseModule):
+    """What the two kinds of block share: shortcut, checkpointing, normalisation layers under mmcv's names.
+
+    A subclass builds its layers in ``__init__`` and computes ``residual(x)``.
+    """
+
+    expansion: int
+
+    def __init__(self, downsample: nn.Module | None, with_cp: bool, norm_cfg: dict, init_cfg: dict | None):
+        super().__init__(init_cfg)
+        self.norm_cfg = norm_cfg
+        self.with_cp = with_cp
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = downsample
+
+    def add_norm(self, channels: int, index: int) -> None:
+        """Add a normalisation layer as ``bn1``, ``gn1``, ...; its name stays in ``norm1_name``."""
+        name, layer = build_norm_layer(self.norm_cfg, channels, postfix=index)
+        self.add_module(name, layer)
+        setattr(self, f'norm{index}_name', name)
+
+    @property
+    def norm1(self) -> nn.Module:
+        return getattr(self, self.norm1_name)
+
+    @property
+    def norm2(self) -> nn.Module:
+        return getattr(self, self.norm2_name)
+
+    def residual(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _sum(self, x: Tensor) -> Tensor:
+        out = self.residual(x)
+        out += x if self.downsample is None else self.downsample(x)
+        return out
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.with_cp and x.requires_grad:
+            return self.relu(checkpoint(self._sum, x, use_reentrant=False))
+        return self.relu(self._sum(x))
+
+
+class BasicBlock(ResidualBlock):
+    """Two 3x3 convolutions: the block of ResNet-18 and -34."""
+
+    expansion = 1
+
+    def __init__(
+        self,
+        inplanes: int,
+        planes: int,
+        plan: BlockPlan,
+        downsample: nn.Module | None = None,
+        style: str = 'pytorch',
+        with_cp: bool = False,
+        conv_cfg: dict | None = None,
+        norm_cfg: dict = dict(type='BN'),  # noqa: B006
+        dcn: dict | None = None,
+        plugins: list[dict] | None = None,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(downsample, with_cp, norm_cfg, init_cfg)
+        if dcn is not None or plugins is not None:
+            raise ValueError('dcn and plugins need bottleneck blocks: use depth 50, 101 or 152, or leave them out')
+        self.conv1 = build_conv_layer(
+            conv_cfg, inplanes, planes, 3, stride=plan.stride, padding=plan.dilation_in, dilation=plan.dilation_in,
+            bias=False,
+        )  # fmt: skip
+        self.add_norm(planes, 1)
+        # mmseg never dilates the second convolution.
+        self.conv2 = build_conv_layer(conv_cfg, planes, planes, 3, padding=1, bias=False)
+        self.add_norm(planes, 2)
+
+    @property
+    def last_norm_name(self) -> str:
+        return 'norm2'
+
+    def residual(self, x: Tensor) -> Tensor:
+        x = self.relu(self.norm1(self.conv1(x)))
+        return self.norm2(self.conv2(x))
+
+
+class Bottleneck(ResidualBlock):
+    """A 1x1, a 3x3 and a 1x1 convolution: the block of ResNet-50, -101 and -152.
+
+    The stride sits in the 3x3 convolution (``style='pytorch'``) or in the first 1x1 convolution (``'caffe'``).
+    """
+
+    expansion = 4
+
+    def __init__(
+        self,
+        inplanes: int,
+        planes: int,
+        plan: BlockPlan,
+        downsample: nn.Module | None = None,
+        style: str = 'pytorch',
+        with_cp: bool = False,
+        conv_cfg: dict | None = None,
+        norm_cfg: dict = dict(type='BN'),  # noqa: B006
+        dcn: dict | None = None,
+        plugins: list[dict] | None = None,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(downsample, with_cp, norm_cfg, init_cfg)
+        if style not in ('pytorch', 'caffe'):
+            raise ValueError(f"style={style!r} must be 'pytorch' or 'caffe'")
+        stride1, stride2 = (1, plan.stride) if style == 'pytorch' else (plan.stride, 1)
+        self.conv1 = build_conv_layer(conv_cfg, inplanes, planes, kernel_size=1, stride=stride1, bias=False)
+        self.add_norm(planes, 1)
+        conv2_cfg = conv_cfg
+        if dcn is not None:
+            dcn = dict(dcn)
+            if not dcn.pop('fallback_on_stride', False):
+                if conv_cfg is not None:
+                    raise ValueError(f'conv_cfg={conv_cfg} and dcn={dcn} both choose the 3x3 convolution: drop one')
+                conv2_cfg = dcn
+        self.conv2 = build_conv_layer(
+            conv2_cfg, planes, planes, kernel_size=3, stride=stride2, padding=plan.dilation_in,
+            dilation=plan.dilation_in, bias=False,
+        )  # fmt: skip
+        self.add_norm(planes, 2)
+        self.conv3 = build_conv_layer(conv_cfg, planes, planes * self.expansion, kernel_size=1, bias=False)
+        self.add_norm(planes * self.expansion, 3)
+        channels = dict(after_conv1=planes, after_conv2=planes, after_conv3=planes * self.expansion)
+        self.plugin_names = {position: [] for position in _PLUGIN_POSITIONS}
+        for plugin in plugins or []:
+            self._add_plugin(plugin['cfg'], plugin['position'], channels)
+
+    def _add_plugin(self, cfg: dict, position: str, channels: dict[str, int]) -> None:
+        if position not in channels:
+            raise ValueError(f'plugin {cfg}: position={position!r} must be one of {_PLUGIN_POSITIONS}')
+        cfg = dict(cfg)
+        name, layer = build_plugin_layer(cfg, in_channels=channels[position], postfix=cfg.pop('postfix', ''))
+        if hasattr(self, name):
+            raise ValueError(f'two plugins of a block are both called {name!r}: give each a `postfix` of its own')
+        self.add_module(name, layer)
+        self.plugin_names[position].append(name)
+
+    @property
+    def norm3(self) -> nn.Module:
+        return getattr(self, self.norm3_name)
+
+    @property
+    def last_norm_name(self) -> str:
+        return 'norm3'
+
+    def _plugins(self, x: Tensor, position: str) -> Tensor:
+        # mmseg feeds every plugin of a position the same input and keeps the last one's output; so do we, for its
+        # checkpoints.
+        out = x
+        for name in self.plugin_names[position]:
+            out = getattr(self, name)(x)
+        return out
+
+    def residual(self, x: Tensor) -> Tensor:
+        x = self._plugins(self.relu(self.norm1(self.conv1(x))), 'after_conv1')
+        x = self._plugins(self.relu(self.norm2(self.conv2(x))), 'after_conv2')
+        return self._plugins(self.norm3(self.conv3(x)), 'after_conv3')
+
+
+@MODELS.register_module()
+class ResNet(BaseModule):
+    """ResNet backbone; maps an image ``(B, in_channels, H, W)`` to a tuple of the chosen stages' features.
+
+    Args:
+        depth: 18, 34, 50, 101 or 152.
+        in_channels: channels of the image.
+        stem_channels: output channels of the stem.
+        base_channels: width of the first stage; each further stage doubles it.
+        num_stages: number of stages, 1 to 4.
+        strides: stride of each stage.
+        dilations: dilation of each stage.
+        out_indices: stages whose features are returned.
+        style: where the stride of a bottleneck sits: 'pytorch', in the 3x3 convolution, or 'caffe', in the first 1x1.
+        deep_stem: three 3x3 convolutions in the stem instead of one 7x7 (the "c" form).
+        avg_down: average pooling in front of a 1x1 convolution of stride 1 in the shortcut (the "d" form).
+        frozen_stages: stem and stages up to this one are not trained; -1 trains everything.
+        conv_cfg, norm_cfg: mmcv's convolution and normalisation layers.
+        norm_eval: keep batch normalisation in evaluation mode while training.
+        dcn, stage_with_dcn: mmcv's deformable convolution as 3x3 convolution of the bottlenecks of some stages.
+        plugins: mmcv plugins in the bottlenecks: dicts with ``cfg``, ``position`` ('after_conv1', ...) and, optionally,
+            ``stages`` (one bool a stage).
+        multi_grid: dilation of each block of the last stage; *replaces* the stage's dilation, as in mmseg.
+        contract_dilation: halve the dilation of the first block of each dilated stage, as torchvision and timm do.
+        with_cp: recompute activations in the backward pass to save memory.
+        zero_init_residual: start the last normalisation of every block at zero.
+        pretrained: mmseg's deprecated spelling of ``init_cfg=dict(type='Pretrained', checkpoint=...)``.
+
+    Raises:
+        ValueError: an argument is out of range or does not fit another; the message names both.
+    """
+
+    arch_settings = {
+        18: (BasicBlock, (2, 2, 2, 2)),
+        34: (BasicBlock, (3, 4, 6, 3)),
+        50: (Bottleneck, (3, 4, 6, 3)),
+        101: (Bottleneck, (3, 4, 23, 3)),
+        152: (Bottleneck, (3, 8, 36, 3)),
+    }
+
+    def __init__(
+        self,
+        depth: int,
+        in_channels: int = 3,
+        stem_channels: int = 64,
+        base_channels: int = 64,
+        num_stages: int = 4,
+        strides: Sequence[int] = (1, 2, 2, 2),
+        dilations: Sequence[int] = (1, 1, 1, 1),
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        style: str = 'pytorch',
+        deep_stem: bool = False,
+        avg_down: bool = False,
+        frozen_stages: int = -1,
+        conv_cfg: dict | None = None,
+        norm_cfg: dict = dict(type='BN', requires_grad=True),  # noqa: B006
+        norm_eval: bool = False,
+        dcn: dict | None = None,
+        stage_with_dcn: Sequence[bool] = (False, False, False, False),
+        plugins: list[dict] | None = None,
+        multi_grid: Sequence[int] | None = None,
+        contract_dilation: bool = False,
+        with_cp: bool = False,
+        zero_init_residual: bool = True,
+        pretrained: str | None = None,
+        init_cfg: dict | list[dict] | None = None,
+    ):
+        if pretrained is not None:
+            if init_cfg is not None:
+                raise ValueError(
+                    f'pretrained={pretrained!r} and init_cfg={init_cfg} exclude each other: drop pretrained'
+                )
+            warnings.warn("pretrained is deprecated: use init_cfg=dict(type='Pretrained', ...)", stacklevel=2)
+            init_cfg = dict(type='Pretrained', checkpoint=pretrained)
+        block_init_cfg = None
+        if init_cfg is None:
+            init_cfg = [
+                dict(type='Kaiming', layer='Conv2d'),
+                dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']),
+            ]
+        else:
+            zero_init_residual = False
+        super().__init__(init_cfg)
+        if depth not in self.arch_settings:
+            raise ValueError(f'depth={depth} must be one of {sorted(self.arch_settings)}')
+        if not 1 <= num_stages <= 4:
+            raise ValueError(f'num_stages={num_stages} must be 1, 2, 3 or 4')
+        if not len(strides) == len(dilations) == num_stages:
+            raise ValueError(f'strides={strides} and dilations={dilations} need {num_stages} values each (num_stages)')
+        if max(out_indices) >= num_stages:
+            raise ValueError(f'out_indices={out_indices} must be below num_stages={num_stages}')
+        if dcn is not None and len(stage_with_dcn) != num_stages:
+            raise ValueError(f'stage_with_dcn={stage_with_dcn} needs {num_stages} values (num_stages)')
+        self.depth = depth
+        self.out_indices = out_indices
+        self.deep_stem = deep_stem
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+        self.conv_cfg = conv_cfg
+        self.norm_cfg = norm_cfg
+
+        block, stage_blocks = self.arch_settings[depth]
+        if zero_init_residual:
+            last_norm = 'norm2' if issubclass(block, BasicBlock) else 'norm3'
+            block_init_cfg = dict(type='Constant', val=0, override=dict(name=last_norm))
+        self._make_stem(in_channels, stem_channels)
+        self.res_layers = []
+        inplanes = stem_channels
+        for i, num_blocks in enumerate(stage_blocks[:num_stages]):
+            planes = base_channels * 2**i
+            plan = stage_dilation_plan(
+                num_blocks,
+                strides[i],
+                dilations[i],
+                multi_grid=multi_grid if i == num_stages - 1 else None,
+                contract_dilation=contract_dilation,
+            )
+            stage = self._make_stage(
+                block,
+                inplanes,
+                planes,
+                plan,
+                avg_down,
+                style=style,
+                with_cp=with_cp,
+                dcn=dcn if stage_with_dcn[i] else None,
+                plugins=self._stage_plugins(plugins, i, num_stages),
+                init_cfg=block_init_cfg,
+            )
+            inplanes = planes * block.expansion
+            name = f'layer{i + 1}'
+            self.add_module(name, stage)
+            self.res_layers.append(name)
+        self.feat_dim = inplanes
+        self._freeze_stages()
+
+    def _make_stage(
+        self, block: type, inplanes: int, planes: int, plan: list[BlockPlan], avg_down: bool, **kwargs
+    ) -> Sequential:
+        outplanes = planes * block.expansion
+        stride = plan[0].stride
+        downsample = None
+        if stride != 1 or inplanes != outplanes:
+            pool = [nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)] if avg_down else []
+            conv = build_conv_layer(
+                self.conv_cfg, inplanes, outplanes, kernel_size=1, stride=1 if avg_down else stride, bias=False
+            )
+            downsample = nn.Sequential(*pool, conv, build_norm_layer(self.norm_cfg, outplanes)[1])
+        return Sequential(
+            *(
+                block(
+                    inplanes if i == 0 else outplanes,
+                    planes,
+                    block_plan,
+                    downsample=downsample if i == 0 else None,
+                    conv_cfg=self.conv_cfg,
+                    norm_cfg=self.norm_cfg,
+                    **kwargs,
+                )
+                for i, block_plan in enumerate(plan)
+            )
+        )
+
+    @staticmethod
+    def _stage_plugins(plugins: list[dict] | None, stage: int, num_stages: int) -> list[dict] | None:
+        if plugins is None:
+            return None
+        for plugin in plugins:
+            if plugin.get('stages') is not None and len(plugin['stages']) != num_stages:
+                raise ValueError(f'plugin {plugin}: stages needs {num_stages} values (num_stages)')
+        return [plugin for plugin in plugins if plugin.get('stages') is None or plugin['stages'][stage]]
+
+    def _make_stem(self, in_channels: int, channels: int) -> None:
+        def conv(inplanes: int, planes: int, kernel_size: int, stride: int) -> nn.Module:
+            return build_conv_layer(
+                self.conv_cfg, inplanes, planes, kernel_size, stride=stride, padding=kernel_size // 2, bias=False
+            )
+
+        if self.deep_stem:
+            half = channels // 2
+            layers = []
+            for inplanes, planes, stride in ((in_channels, half, 2), (half, half, 1), (half, channels, 1)):
+                norm = build_norm_layer(self.norm_cfg, planes)[1]
+                layers += [conv(inplanes, planes, 3, stride), norm, nn.ReLU(inplace=True)]
+            self.stem = nn.Sequential(*layers)
+        else:
+            self.conv1 = conv(in_channels, channels, 7, 2)
+            self.norm1_name, norm1 = build_norm_layer(self.norm_cfg, channels, postfix=1)
+            self.add_module(self.norm1_name, norm1)
+            self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+
+    @property
+    def norm1(self) -> nn.Module:
+        return getattr(self, self.norm1_name)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        x = self.stem(x) if self.deep_stem else self.relu(self.norm1(self.conv1(x)))
+        x = self.maxpool(x)
+        outs = []
+        for i, name in enumerate(self.res_layers):
+            x = getattr(self, name)(x)
+            if i in self.out_indices:
+                outs.append(x)
+        return tuple(outs)
+
+    def _freeze_stages(self) -> None:
+        if self.frozen_stages < 0:
+            return
+        frozen = [self.stem] if self.deep_stem else [self.conv1, self.norm1]
+        frozen += [getattr(self, name) for name in self.res_layers[: self.frozen_stages]]
+        for module in frozen:
+            module.eval()
+            module.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> 'ResNet':
+        """Switch the mode; frozen stages, and all batch normalisation under ``norm_eval``, stay in evaluation mode."""
+        super().train(mode)
+        self._freeze_stages()
+        if mode and self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+
+@MODELS.register_module()
+class ResNetV1c(ResNet):
+    """ResNet with three 3x3 convolutions in the stem."""
+
+    def __init__(self, **kwargs):
+        super().__init__(deep_stem=True, avg_down=False, **kwargs)
+
+
+@MODELS.register_module()
+class ResNetV1d(ResNet):
+    """ResNet with three 3x3 convolutions in the stem and average pooling in the shortcuts."""
+
+    def __init__(self, **kwargs):
+        super().__init__(deep_stem=True, avg_down=True, **kwargs)

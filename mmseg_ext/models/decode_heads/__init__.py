@@ -1,0 +1,3 @@
+from .psp_head import PSPHead
+
+__all__ = ['PSPHead']

@@ -1,0 +1,79 @@
+"""Which OpenMMLab packages are installed, and whether this package supports them.
+
+Two stacks share the import names ``mmengine``, ``mmcv`` and ``mmseg``: the maintained ``onedl-*`` packages and the
+official ones. Both are supported, neither is a requirement of ours, so that installing the plugin never changes a
+stack that is already there. The price is this check.
+"""
+
+import importlib
+from importlib import metadata
+
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+
+# Import name -> versions that work. The ends that the test suite runs on: 0.10.7 and 0.10.12, 2.1.0 and 2.3.6,
+# 1.2.2 and 1.4.2.
+SUPPORTED = {'mmengine': '>=0.10.4,<1.0', 'mmcv': '>=2.1.0,<2.4', 'mmseg': '>=1.2.0,<1.5'}
+
+# Flavour -> import name -> what pip has to install.
+_REQUIREMENTS = {
+    'onedl': {
+        'mmengine': 'onedl-mmengine==0.10.12',
+        'mmcv': 'onedl-mmcv==2.3.6',
+        'mmseg': 'onedl-mmsegmentation==1.4.2',
+    },
+    'openmmlab': {
+        'mmengine': 'mmengine==0.10.7',
+        'mmcv': 'mmcv==2.1.0',
+        'mmseg': 'mmsegmentation==1.2.2',
+    },
+}
+_DISTRIBUTIONS = {'mmengine': ('mmengine',), 'mmcv': ('mmcv', 'mmcv-lite', 'mmcv-full'), 'mmseg': ('mmsegmentation',)}
+
+
+def _has_distribution(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def stack_flavour() -> str:
+    """Return ``'openmmlab'`` when an official package is installed and no ``onedl-*`` one, else ``'onedl'``."""
+    names = [name for distributions in _DISTRIBUTIONS.values() for name in distributions]
+    if any(_has_distribution(f'onedl-{name}') for name in names):
+        return 'onedl'
+    return 'openmmlab' if any(_has_distribution(name) for name in names) else 'onedl'
+
+
+def check_stack() -> dict[str, str]:
+    """Import the stack and return its versions by import name.
+
+    Raises:
+        RuntimeError: a package is missing, does not import or has an unsupported version. The message names what was
+            found, what is needed and the pip command that mends it.
+    """
+    versions, problems, wrong = {}, [], []
+    for name, supported in SUPPORTED.items():
+        try:
+            version = importlib.import_module(name).__version__
+        except ModuleNotFoundError as error:
+            found = 'not installed' if error.name == name else f'fails to import ({error})'
+        except Exception as error:  # mmseg asserts on mmcv's version when imported; compiled ops raise ImportError
+            found = f'fails to import ({type(error).__name__}: {error})'
+        else:
+            versions[name] = version
+            if SpecifierSet(supported).contains(Version(version), prereleases=True):
+                continue
+            found = f'version {version}'
+        problems.append(f'  {name}: found {found}, needed {supported}')
+        wrong.append(name)
+    if problems:
+        requirements = ' '.join(f'"{_REQUIREMENTS[stack_flavour()][name]}"' for name in wrong)
+        raise RuntimeError(
+            'mmseg_ext needs an OpenMMLab stack that it supports:\n'
+            + '\n'.join(problems)
+            + f'\nTo mend it: pip install {requirements}'
+        )
+    return versions
