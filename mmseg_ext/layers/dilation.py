@@ -1,8 +1,10 @@
-"""Strides and dilations of a residual network, block by block.
+"""Strides and dilations of a network that is made denser without changing its weights.
 
-A stage whose stride is removed keeps its receptive field when every convolution behind the removed stride is dilated
-by it ("a trous"; Chen et al., DeepLab, arXiv:1606.00915, section 3.1; Yu and Koltun, arXiv:1511.07122). This module
-only computes numbers; backbones put them into their layers.
+A layer whose stride is removed leaves a map that is denser by that factor; every layer behind it keeps its meaning
+when it is dilated by the density of its input ("a trous": Chen et al., DeepLab, arXiv:1606.00915, section 3.1). Where
+sizes divide, the dense map, subsampled, equals the strided one. Pools are layers like any other.
+
+This file only computes numbers. ``output_stride.py`` puts them into layers.
 """
 
 from collections.abc import Sequence
@@ -11,10 +13,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class BlockPlan:
-    """Stride and dilations of one residual block.
+    """Stride and dilations of one block.
 
-    ``dilation_in`` belongs to the convolutions up to and including the strided one, ``dilation_out`` to those behind
-    it. They differ only in the first block of a stage whose stride was removed.
+    ``dilation_in`` is for the layers up to and including the strided one, ``dilation_out`` for those behind it. They
+    differ only in a block whose stride was removed.
     """
 
     stride: int
@@ -22,18 +24,60 @@ class BlockPlan:
     dilation_out: int
 
 
-def stage_dilation_plan(
+def dilation_plan(
+    block_strides: Sequence[int],
+    output_stride: int,
+    *,
+    stem_stride: int = 1,
+    multi_grid: Sequence[int] = (1,),
+    contract: bool = True,
+) -> list[BlockPlan]:
+    """Plan the blocks of a network, in order, for an output stride.
+
+    Args:
+        block_strides: native stride of each block, e.g. ``(1, 1, 2, 1, 2, 1, 2, 1)`` for ResNet-18.
+        output_stride: size of the input over size of the last block's output.
+        stem_stride: stride of what comes before the first block; it stays.
+        multi_grid: factors on the dilations of the last blocks, which they *multiply* (Chen et al., DeepLabV3,
+            arXiv:1706.05587, section 3.2.1); one value a block, aligned with the end.
+        contract: keep the previous dilation in a block's layers up to the removed stride, as torchvision, timm and
+            the identity above do; False dilates the whole block, as mmseg by default and hszhao's PSPNet do.
+
+    Raises:
+        ValueError: the strides can't reach ``output_stride``; the message lists those they can.
+    """
+    reachable = [stem_stride]
+    for stride in block_strides:
+        if stride > 1:
+            reachable.append(reachable[-1] * stride)
+    if output_stride not in reachable:
+        raise ValueError(f'output_stride={output_stride} must be one of {reachable} for this network')
+    grid = [1] * (len(block_strides) - len(multi_grid)) + list(multi_grid)
+    if len(grid) != len(block_strides):
+        raise ValueError(f'multi_grid={tuple(multi_grid)} has more values than the {len(block_strides)} blocks')
+    plans, reached, density = [], stem_stride, 1
+    for stride, factor in zip(block_strides, grid, strict=True):
+        before = density
+        if stride > 1 and reached == output_stride:
+            density *= stride
+            stride = 1
+        reached *= stride
+        plans.append(BlockPlan(stride, (before if contract else density) * factor, density * factor))
+    return plans
+
+
+def mmseg_dilation_plan(
     num_blocks: int,
     stride: int,
     dilation: int,
     *,
     multi_grid: Sequence[int] | None = None,
     contract_dilation: bool = False,
-) -> list[BlockPlan]:
-    """Plan of one stage from mmseg's ``strides`` / ``dilations`` arguments, by mmseg's rules.
+) -> list[tuple[int, int]]:
+    """Stride and dilation of each block of one stage from mmseg's arguments, by mmseg's rules.
 
     ``contract_dilation`` halves the dilation of the first block. ``multi_grid`` (one value a block) *replaces* the
-    stage's dilation, where the DeepLabV3 paper (arXiv:1706.05587, section 3.2.1) multiplies it.
+    stage's dilation where the paper multiplies it.
 
     Raises:
         ValueError: ``multi_grid`` has fewer values than the stage has blocks.
@@ -43,8 +87,8 @@ def stage_dilation_plan(
         dilations = [first] + [dilation] * (num_blocks - 1)
     elif len(multi_grid) < num_blocks:
         raise ValueError(
-            f'multi_grid={tuple(multi_grid)} needs a value for each of the {num_blocks} blocks of the stage'
+            f'multi_grid={tuple(multi_grid)} needs one value for each of the {num_blocks} blocks of the stage'
         )
     else:
         dilations = list(multi_grid[:num_blocks])
-    return [BlockPlan(stride if i == 0 else 1, d, d) for i, d in enumerate(dilations)]
+    return [(stride if i == 0 else 1, d) for i, d in enumerate(dilations)]

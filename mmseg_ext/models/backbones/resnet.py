@@ -8,182 +8,21 @@ arguments, state-dict keys and results.
 import warnings
 from collections.abc import Sequence
 
-from mmcv.cnn import build_conv_layer, build_norm_layer, build_plugin_layer
-from mmengine.model import BaseModule, Sequential
+import torch
+from mmcv.cnn import build_conv_layer, build_norm_layer
+from mmengine.model import Sequential
 from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from mmseg_ext.layers import BlockPlan, stage_dilation_plan
+from mmseg_ext.layers import AvgPool2d, Unit, mmseg_dilation_plan, multiply_dilations, remember_geometry
 from mmseg_ext.registry import MODELS
 
-_PLUGIN_POSITIONS = ('after_conv1', 'after_conv2', 'after_conv3')
-
-
-class ResidualBlock(BaseModule):
-    """What the two kinds of block share: shortcut, checkpointing, normalisation layers under mmcv's names.
-
-    A subclass builds its layers in ``__init__`` and computes ``residual(x)``.
-    """
-
-    expansion: int
-
-    def __init__(self, downsample: nn.Module | None, with_cp: bool, norm_cfg: dict, init_cfg: dict | None):
-        super().__init__(init_cfg)
-        self.norm_cfg = norm_cfg
-        self.with_cp = with_cp
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample = downsample
-
-    def add_norm(self, channels: int, index: int) -> None:
-        """Add a normalisation layer as ``bn1``, ``gn1``, ...; its name stays in ``norm1_name``."""
-        name, layer = build_norm_layer(self.norm_cfg, channels, postfix=index)
-        self.add_module(name, layer)
-        setattr(self, f'norm{index}_name', name)
-
-    @property
-    def norm1(self) -> nn.Module:
-        return getattr(self, self.norm1_name)
-
-    @property
-    def norm2(self) -> nn.Module:
-        return getattr(self, self.norm2_name)
-
-    def residual(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def _sum(self, x: Tensor) -> Tensor:
-        out = self.residual(x)
-        out += x if self.downsample is None else self.downsample(x)
-        return out
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.with_cp and x.requires_grad:
-            return self.relu(checkpoint(self._sum, x, use_reentrant=False))
-        return self.relu(self._sum(x))
-
-
-class BasicBlock(ResidualBlock):
-    """Two 3x3 convolutions: the block of ResNet-18 and -34."""
-
-    expansion = 1
-
-    def __init__(
-        self,
-        inplanes: int,
-        planes: int,
-        plan: BlockPlan,
-        downsample: nn.Module | None = None,
-        style: str = 'pytorch',
-        with_cp: bool = False,
-        conv_cfg: dict | None = None,
-        norm_cfg: dict = dict(type='BN'),  # noqa: B006
-        dcn: dict | None = None,
-        plugins: list[dict] | None = None,
-        init_cfg: dict | None = None,
-    ):
-        super().__init__(downsample, with_cp, norm_cfg, init_cfg)
-        if dcn is not None or plugins is not None:
-            raise ValueError('dcn and plugins need bottleneck blocks: use depth 50, 101 or 152, or leave them out')
-        self.conv1 = build_conv_layer(
-            conv_cfg, inplanes, planes, 3, stride=plan.stride, padding=plan.dilation_in, dilation=plan.dilation_in,
-            bias=False,
-        )  # fmt: skip
-        self.add_norm(planes, 1)
-        # mmseg never dilates the second convolution.
-        self.conv2 = build_conv_layer(conv_cfg, planes, planes, 3, padding=1, bias=False)
-        self.add_norm(planes, 2)
-
-    @property
-    def last_norm_name(self) -> str:
-        return 'norm2'
-
-    def residual(self, x: Tensor) -> Tensor:
-        x = self.relu(self.norm1(self.conv1(x)))
-        return self.norm2(self.conv2(x))
-
-
-class Bottleneck(ResidualBlock):
-    """A 1x1, a 3x3 and a 1x1 convolution: the block of ResNet-50, -101 and -152.
-
-    The stride sits in the 3x3 convolution (``style='pytorch'``) or in the first 1x1 convolution (``'caffe'``).
-    """
-
-    expansion = 4
-
-    def __init__(
-        self,
-        inplanes: int,
-        planes: int,
-        plan: BlockPlan,
-        downsample: nn.Module | None = None,
-        style: str = 'pytorch',
-        with_cp: bool = False,
-        conv_cfg: dict | None = None,
-        norm_cfg: dict = dict(type='BN'),  # noqa: B006
-        dcn: dict | None = None,
-        plugins: list[dict] | None = None,
-        init_cfg: dict | None = None,
-    ):
-        super().__init__(downsample, with_cp, norm_cfg, init_cfg)
-        if style not in ('pytorch', 'caffe'):
-            raise ValueError(f"style={style!r} must be 'pytorch' or 'caffe'")
-        stride1, stride2 = (1, plan.stride) if style == 'pytorch' else (plan.stride, 1)
-        self.conv1 = build_conv_layer(conv_cfg, inplanes, planes, kernel_size=1, stride=stride1, bias=False)
-        self.add_norm(planes, 1)
-        conv2_cfg = conv_cfg
-        if dcn is not None:
-            dcn = dict(dcn)
-            if not dcn.pop('fallback_on_stride', False):
-                if conv_cfg is not None:
-                    raise ValueError(f'conv_cfg={conv_cfg} and dcn={dcn} both choose the 3x3 convolution: drop one')
-                conv2_cfg = dcn
-        self.conv2 = build_conv_layer(
-            conv2_cfg, planes, planes, kernel_size=3, stride=stride2, padding=plan.dilation_in,
-            dilation=plan.dilation_in, bias=False,
-        )  # fmt: skip
-        self.add_norm(planes, 2)
-        self.conv3 = build_conv_layer(conv_cfg, planes, planes * self.expansion, kernel_size=1, bias=False)
-        self.add_norm(planes * self.expansion, 3)
-        channels = dict(after_conv1=planes, after_conv2=planes, after_conv3=planes * self.expansion)
-        self.plugin_names = {position: [] for position in _PLUGIN_POSITIONS}
-        for plugin in plugins or []:
-            self._add_plugin(plugin['cfg'], plugin['position'], channels)
-
-    def _add_plugin(self, cfg: dict, position: str, channels: dict[str, int]) -> None:
-        if position not in channels:
-            raise ValueError(f'plugin {cfg}: position={position!r} must be one of {_PLUGIN_POSITIONS}')
-        cfg = dict(cfg)
-        name, layer = build_plugin_layer(cfg, in_channels=channels[position], postfix=cfg.pop('postfix', ''))
-        if hasattr(self, name):
-            raise ValueError(f'two plugins of a block are both called {name!r}: give each a `postfix` of its own')
-        self.add_module(name, layer)
-        self.plugin_names[position].append(name)
-
-    @property
-    def norm3(self) -> nn.Module:
-        return getattr(self, self.norm3_name)
-
-    @property
-    def last_norm_name(self) -> str:
-        return 'norm3'
-
-    def _plugins(self, x: Tensor, position: str) -> Tensor:
-        # mmseg feeds every plugin of a position the same input and keeps the last one's output; so do we, for its
-        # checkpoints.
-        out = x
-        for name in self.plugin_names[position]:
-            out = getattr(self, name)(x)
-        return out
-
-    def residual(self, x: Tensor) -> Tensor:
-        x = self._plugins(self.relu(self.norm1(self.conv1(x))), 'after_conv1')
-        x = self._plugins(self.relu(self.norm2(self.conv2(x))), 'after_conv2')
-        return self._plugins(self.norm3(self.conv3(x)), 'after_conv3')
+from .base import Backbone
+from .resnet_blocks import BasicBlock, Bottleneck
 
 
 @MODELS.register_module()
-class ResNet(BaseModule):
+class ResNet(Backbone):
     """ResNet backbone; maps an image ``(B, in_channels, H, W)`` to a tuple of the chosen stages' features.
 
     Args:
@@ -193,7 +32,9 @@ class ResNet(BaseModule):
         base_channels: width of the first stage; each further stage doubles it.
         num_stages: number of stages, 1 to 4.
         strides: stride of each stage.
-        dilations: dilation of each stage.
+        dilations: dilation of each stage, applied by mmseg's rules.
+        output_stride: size of the image over size of the last features, 8, 16 or 32, instead of ``strides`` and
+            ``dilations``. Exact: the features of a network with more stride are a subset (``layers/dilation.py``).
         out_indices: stages whose features are returned.
         style: where the stride of a bottleneck sits: 'pytorch', in the 3x3 convolution, or 'caffe', in the first 1x1.
         deep_stem: three 3x3 convolutions in the stem instead of one 7x7 (the "c" form).
@@ -204,9 +45,11 @@ class ResNet(BaseModule):
         dcn, stage_with_dcn: mmcv's deformable convolution as 3x3 convolution of the bottlenecks of some stages.
         plugins: mmcv plugins in the bottlenecks: dicts with ``cfg``, ``position`` ('after_conv1', ...) and, optionally,
             ``stages`` (one bool a stage).
-        multi_grid: dilation of each block of the last stage; *replaces* the stage's dilation, as in mmseg.
+        multi_grid: one value for each block of the last stage. With ``output_stride`` it *multiplies* the stage's
+            dilation (DeepLabV3, arXiv:1706.05587, section 3.2.1); with ``dilations`` it *replaces* it, as in mmseg.
         contract_dilation: halve the dilation of the first block of each dilated stage, as torchvision and timm do.
         with_cp: recompute activations in the backward pass to save memory.
+        drop_path_rate: stochastic depth; the rate of the last block, rising from 0 at the first, as in mmpretrain.
         zero_init_residual: start the last normalisation of every block at zero.
         pretrained: mmseg's deprecated spelling of ``init_cfg=dict(type='Pretrained', checkpoint=...)``.
 
@@ -246,6 +89,8 @@ class ResNet(BaseModule):
         contract_dilation: bool = False,
         with_cp: bool = False,
         zero_init_residual: bool = True,
+        drop_path_rate: float = 0.0,
+        output_stride: int | None = None,
         pretrained: str | None = None,
         init_cfg: dict | list[dict] | None = None,
     ):
@@ -256,7 +101,6 @@ class ResNet(BaseModule):
                 )
             warnings.warn("pretrained is deprecated: use init_cfg=dict(type='Pretrained', ...)", stacklevel=2)
             init_cfg = dict(type='Pretrained', checkpoint=pretrained)
-        block_init_cfg = None
         if init_cfg is None:
             init_cfg = [
                 dict(type='Kaiming', layer='Conv2d'),
@@ -271,6 +115,10 @@ class ResNet(BaseModule):
             raise ValueError(f'num_stages={num_stages} must be 1, 2, 3 or 4')
         if not len(strides) == len(dilations) == num_stages:
             raise ValueError(f'strides={strides} and dilations={dilations} need {num_stages} values each (num_stages)')
+        if output_stride is not None and (tuple(strides), tuple(dilations)) != ((1, 2, 2, 2), (1, 1, 1, 1)):
+            raise ValueError(
+                f'output_stride={output_stride} excludes strides={strides} and dilations={dilations}: drop the two'
+            )
         if max(out_indices) >= num_stages:
             raise ValueError(f'out_indices={out_indices} must be below num_stages={num_stages}')
         if dcn is not None and len(stage_with_dcn) != num_stages:
@@ -280,23 +128,27 @@ class ResNet(BaseModule):
         self.deep_stem = deep_stem
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
+        self.plugins = plugins
         self.conv_cfg = conv_cfg
         self.norm_cfg = norm_cfg
 
         block, stage_blocks = self.arch_settings[depth]
+        block_init_cfg = None
         if zero_init_residual:
-            last_norm = 'norm2' if issubclass(block, BasicBlock) else 'norm3'
-            block_init_cfg = dict(type='Constant', val=0, override=dict(name=last_norm))
+            block_init_cfg = dict(type='Constant', val=0, override=dict(name=block.last_norm))
+        stage_blocks = stage_blocks[:num_stages]
+        drop_path_rates = torch.linspace(0, drop_path_rate, sum(stage_blocks)).tolist()
         self._make_stem(in_channels, stem_channels)
         self.res_layers = []
+        units = []
         inplanes = stem_channels
-        for i, num_blocks in enumerate(stage_blocks[:num_stages]):
+        for i, num_blocks in enumerate(stage_blocks):
             planes = base_channels * 2**i
-            plan = stage_dilation_plan(
+            plan = mmseg_dilation_plan(
                 num_blocks,
                 strides[i],
                 dilations[i],
-                multi_grid=multi_grid if i == num_stages - 1 else None,
+                multi_grid=multi_grid if i == num_stages - 1 and output_stride is None else None,
                 contract_dilation=contract_dilation,
             )
             stage = self._make_stage(
@@ -305,6 +157,7 @@ class ResNet(BaseModule):
                 planes,
                 plan,
                 avg_down,
+                drop_path_rates[sum(stage_blocks[:i]) : sum(stage_blocks[: i + 1])],
                 style=style,
                 with_cp=with_cp,
                 dcn=dcn if stage_with_dcn[i] else None,
@@ -315,17 +168,39 @@ class ResNet(BaseModule):
             name = f'layer{i + 1}'
             self.add_module(name, stage)
             self.res_layers.append(name)
+            growth = dilations[i] // (dilations[i - 1] if i else 1)
+            units += [b.unit(removed=growth if k == 0 and strides[i] == 1 else 1) for k, b in enumerate(stage)]
         self.feat_dim = inplanes
         self._freeze_stages()
+        if output_stride is not None and multi_grid is not None:
+            multiply_dilations(units, multi_grid)
+        remember_geometry(units)
+        if output_stride is not None:
+            self.set_output_stride(output_stride)
+
+    def units(self) -> list[Unit]:
+        return [block.unit() for name in self.res_layers for block in getattr(self, name)]
+
+    def set_output_stride(self, output_stride: int) -> None:
+        if self.plugins is not None:
+            raise ValueError(f'output_stride={output_stride}: plugins={self.plugins} see the whole map; leave them out')
+        super().set_output_stride(output_stride)
 
     def _make_stage(
-        self, block: type, inplanes: int, planes: int, plan: list[BlockPlan], avg_down: bool, **kwargs
+        self,
+        block: type,
+        inplanes: int,
+        planes: int,
+        plan: list[tuple[int, int]],
+        avg_down: bool,
+        drop_path_rates: list[float],
+        **kwargs,
     ) -> Sequential:
         outplanes = planes * block.expansion
-        stride = plan[0].stride
+        stride = plan[0][0]
         downsample = None
         if stride != 1 or inplanes != outplanes:
-            pool = [nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)] if avg_down else []
+            pool = [AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)] if avg_down else []
             conv = build_conv_layer(
                 self.conv_cfg, inplanes, outplanes, kernel_size=1, stride=1 if avg_down else stride, bias=False
             )
@@ -335,13 +210,15 @@ class ResNet(BaseModule):
                 block(
                     inplanes if i == 0 else outplanes,
                     planes,
-                    block_plan,
+                    stride,
+                    dilation,
                     downsample=downsample if i == 0 else None,
                     conv_cfg=self.conv_cfg,
                     norm_cfg=self.norm_cfg,
+                    drop_path_rate=drop_path_rates[i],
                     **kwargs,
                 )
-                for i, block_plan in enumerate(plan)
+                for i, (stride, dilation) in enumerate(plan)
             )
         )
 
