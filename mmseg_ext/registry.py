@@ -45,7 +45,7 @@ TRANSFORMS = _registry('TRANSFORMS')
 
 HOOKS = _registry('HOOKS', 'mmseg_ext.engine.hooks')
 LOOPS = _registry('LOOPS')
-RUNNERS = _registry('RUNNERS')
+RUNNERS = _registry('RUNNERS', 'mmseg_ext.engine.runner')
 RUNNER_CONSTRUCTORS = _registry('RUNNER_CONSTRUCTORS')
 LOG_PROCESSORS = _registry('LOG_PROCESSORS')
 

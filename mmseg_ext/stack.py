@@ -54,7 +54,7 @@ def check_stack() -> dict[str, str]:
         RuntimeError: a package is missing, does not import or has an unsupported version. The message names what was
             found, what is needed and the pip command that mends it.
     """
-    versions, problems, wrong = {}, [], []
+    versions, problems, requirements = {}, [], []
     for name, supported in SUPPORTED.items():
         try:
             version = importlib.import_module(name).__version__
@@ -68,12 +68,14 @@ def check_stack() -> dict[str, str]:
                 continue
             found = f'version {version}'
         problems.append(f'  {name}: found {found}, needed {supported}')
-        wrong.append(name)
+        # opencv-python needs graphics libraries that a server may lack; the headless build of it does not.
+        lacks_graphics = 'libGL' in found or 'libgthread' in found
+        requirements.append('opencv-python-headless' if lacks_graphics else _REQUIREMENTS[stack_flavour()][name])
     if problems:
-        requirements = ' '.join(f'"{_REQUIREMENTS[stack_flavour()][name]}"' for name in wrong)
         raise RuntimeError(
             'mmseg_ext needs an OpenMMLab stack that it supports:\n'
             + '\n'.join(problems)
-            + f'\nTo mend it: pip install {requirements}'
+            + '\nTo mend it: pip install '
+            + ' '.join(f'"{requirement}"' for requirement in dict.fromkeys(requirements))
         )
     return versions

@@ -1,7 +1,8 @@
 """CamVid's labels: the 32 classes and colours of the download, and their grouping into the usual 11. Needs numpy alone.
 
-Brostow, Fauqueur, Cipolla: Semantic object classes in video, Pattern Recognition Letters 30(2), 2009. The grouping into
-11 is the one of Brostow et al., ECCV 2008, that SegNet (Badrinarayanan et al., TPAMI 2017) trains on, in SegNet's order.
+Brostow, Fauqueur, Cipolla: Semantic object classes in video, Pattern Recognition Letters 30(2), 2009. The grouping
+into 11 is the one of Brostow et al., ECCV 2008, that SegNet (Badrinarayanan et al., TPAMI 2017) trains on, in SegNet's
+order.
 """
 
 import numpy as np
@@ -78,8 +79,8 @@ def _index_of_name(num_classes: int) -> dict[str, int]:
 def colours_to_indices(rgb: np.ndarray, num_classes: int) -> tuple[np.ndarray, dict[tuple[int, int, int], int]]:
     """Turn a colour label (H, W, 3) uint8 in RGB order into an index label (H, W) uint8.
 
-    Void becomes 11 of the 11 classes, and its own class (30) of the 32. Returned with the label: the pixel count of each
-    colour that is not in the table; such pixels count as void.
+    Void becomes 11 beside the 11 classes, and is itself one (30) of the 32. Returned with the label: the pixel count of
+    each colour that is not in the table; such pixels count as void.
 
     Raises:
         ValueError: the label is not (H, W, 3) uint8, or ``num_classes`` is neither 11 nor 32.

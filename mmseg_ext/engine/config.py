@@ -1,11 +1,36 @@
 """Read a config: a path or the name of one that an installed package ships."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.hub import get_config
 
 import mmseg_ext
+
+
+@contextmanager
+def shipped_configs() -> Iterator[None]:
+    """Make names like ``mmseg::...`` work on the onedl stack, also in ``_base_``.
+
+    onedl-mmengine looks for the distribution ``mmsegmentation``; its own is called ``onedl-mmsegmentation``.
+    """
+    original = dict(MODULE2PACKAGE)
+    installed = {distribution.metadata['Name'] for distribution in metadata.distributions()}
+    MODULE2PACKAGE.update(
+        {
+            module: f'onedl-{package}'
+            for module, package in original.items()
+            if package not in installed and f'onedl-{package}' in installed
+        }
+    )
+    try:
+        yield
+    finally:
+        MODULE2PACKAGE.update(original)
 
 
 def load_config(path: str, cfg_options: dict | None = None, upgrade: bool = False) -> Config:
@@ -19,18 +44,18 @@ def load_config(path: str, cfg_options: dict | None = None, upgrade: bool = Fals
     Raises:
         FileNotFoundError: there is no such config.
     """
-    if '::' in path:
-        try:
-            cfg = get_config(path)
-        except (FileNotFoundError, ValueError) as error:
-            raise FileNotFoundError(f'config {path!r} is not among those that the package ships: {error}') from error
-        cfg._filename = path.split('::', 1)[1]
-    else:
-        if not Path(path).is_file():
+    with shipped_configs():
+        if '::' in path:
+            try:
+                cfg = get_config(path)
+            except (FileNotFoundError, ValueError) as error:
+                raise FileNotFoundError(f'config {path!r} is not among those the package ships: {error}') from error
+        elif not Path(path).is_file():
             raise FileNotFoundError(
                 f"config {path!r} does not exist; give a .py file or a shipped name like 'mmseg::...'"
             )
-        cfg = Config.fromfile(path)
+        else:
+            cfg = Config.fromfile(path)
     if cfg_options:
         cfg.merge_from_dict(cfg_options)
     return mmseg_ext.upgrade(cfg) if upgrade else cfg

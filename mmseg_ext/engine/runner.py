@@ -5,17 +5,49 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.runner import Runner as _Runner
+from torch import nn
 
+from mmseg_ext.checkpoints import safe_loading
 from mmseg_ext.registry import RUNNERS
 
 
 @RUNNERS.register_module()
 class Runner(_Runner):
-    """mmengine's ``Runner`` with safer checkpoints; all arguments are its."""
+    """mmengine's ``Runner`` with safer checkpoints and distributed runs on CPUs; all arguments are its."""
+
+    def setup_env(self, env_cfg: dict) -> None:
+        """Set up the environment; without an accelerator, processes that torchrun started talk through gloo.
+
+        Raises:
+            ValueError: another launcher was asked for on a machine without an accelerator.
+        """
+        if self.distributed and not has_accelerator() and not torch.distributed.is_initialized():
+            if self.launcher != 'pytorch':
+                raise ValueError(
+                    f'launcher={self.launcher!r} needs an accelerator; on CPUs start torchrun with --launcher pytorch'
+                )
+            torch.distributed.init_process_group('gloo')
+        super().setup_env(env_cfg)
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        if self.distributed and not has_accelerator():
+            # mmengine would name a GPU for each process.
+            model_wrapper_cfg = dict(
+                dict(
+                    type='MMDistributedDataParallel',
+                    broadcast_buffers=False,
+                    find_unused_parameters=self.cfg.get('find_unused_parameters', False),
+                ),
+                **(model_wrapper_cfg or {}),
+                device_ids=None,
+            )
+        return super().wrap_model(model_wrapper_cfg, model)
 
     def load_checkpoint(self, *args, **kwargs) -> dict:
-        checkpoint = super().load_checkpoint(*args, **kwargs)
+        with safe_loading():
+            checkpoint = super().load_checkpoint(*args, **kwargs)
         # mmengine's resume() would execute this entry as Python code to read a number of GPUs from it.
         checkpoint.get('meta', {}).pop('config', None)
         return checkpoint
@@ -31,22 +63,21 @@ class Runner(_Runner):
             os.replace(Path(out_dir, part), Path(out_dir, filename))
 
 
+def has_accelerator() -> bool:
+    """Whether mmengine will run on something other than the CPU."""
+    return get_device() != 'cpu'
+
+
 def build_runner(cfg: Config) -> _Runner:
-    """Build the runner that ``cfg.runner_type`` names, ours where it names none."""
+    """Build the runner that ``cfg.runner_type`` names, ours where it names none.
+
+    On a CPU, a distributed run takes BN for SyncBN, which needs an accelerator to synchronise.
+    """
+    if not has_accelerator() and cfg.get('launcher', 'none') != 'none':
+        _replace_sync_bn(cfg.model)
     if 'runner_type' in cfg:
         return RUNNERS.build(cfg)
     return Runner.from_cfg(cfg)
-
-
-def adapt_to_device(cfg: Config) -> None:
-    """On a machine without an accelerator: gloo instead of nccl, and BN instead of SyncBN in distributed runs."""
-    if torch.accelerator.is_available() if hasattr(torch, 'accelerator') else torch.cuda.is_available():
-        return
-    env_cfg = cfg.setdefault('env_cfg', {})
-    if env_cfg.setdefault('dist_cfg', {}).get('backend', 'nccl') == 'nccl':
-        env_cfg['dist_cfg']['backend'] = 'gloo'
-    if cfg.get('launcher', 'none') != 'none':
-        _replace_sync_bn(cfg.model)
 
 
 def _replace_sync_bn(node) -> None:

@@ -1,3 +1,6 @@
 from .checkpoint_hook import CheckpointHook
+from .curves_hook import CurvesHook
+from .panel_hook import PanelHook
+from .progress_hook import ProgressHook
 
-__all__ = ['CheckpointHook']
+__all__ = ['CheckpointHook', 'CurvesHook', 'PanelHook', 'ProgressHook']

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from .street_drawing import (
+from .drawing import (
     FENCE,
     IGNORE,
     POLE,
@@ -14,19 +14,21 @@ from .street_drawing import (
     Canvas,
     Colour,
     jitter,
+    round_outline,
     scale,
 )
 
+_CASINGS = ((34, 36, 36), (44, 66, 52), (206, 170, 50), (112, 116, 118))
 _TOWARDS_US = (0.0, 0.0, -1.0)
 _LEAVES = (
-    (66, 96, 44), (52, 84, 46), (92, 112, 56), (40, 66, 40), (120, 128, 60), (150, 120, 52), (140, 84, 44), (84, 92, 66),
+    (66, 96, 44), (52, 84, 46), (92, 112, 56), (40, 66, 40), (120, 128, 60), (150, 120, 52), (140, 84, 44),
+    (84, 92, 66),
 )  # fmt: skip
 _LEAF_ODDS = np.array([6, 6, 4, 4, 2, 1.5, 1, 2]) / 26.5
 _METAL = ((120, 124, 126), (84, 88, 90), (58, 62, 62), (150, 152, 150), (60, 80, 66), (104, 88, 70))
-_CIRCLE = np.stack([np.cos(np.linspace(0, 2 * np.pi, 21)[:-1]), np.sin(np.linspace(0, 2 * np.pi, 21)[:-1])], axis=1)
 _TRIANGLE = np.array([[-1.0, -0.75], [1.0, -0.75], [0.0, 1.0]])
 _SQUARE = np.array([[-0.85, -0.85], [0.85, -0.85], [0.85, 0.85], [-0.85, 0.85]])
-_OCTAGON = np.stack([np.cos(np.arange(8) * np.pi / 4 + np.pi / 8), np.sin(np.arange(8) * np.pi / 4 + np.pi / 8)], axis=1)
+_CIRCLE, _OCTAGON = round_outline(20), round_outline(8, math.pi / 8)
 _PANEL = np.array([[-1.7, -0.6], [1.7, -0.6], [1.7, 0.6], [-1.7, 0.6]])
 _SIGNS = (
     (_CIRCLE, (198, 30, 36), 0.74, (238, 238, 234)), (_TRIANGLE, (198, 30, 36), 0.62, (238, 238, 234)),
@@ -55,13 +57,13 @@ def _flat(canvas: Canvas, outline: np.ndarray, s: float, y: float, z: float, col
     canvas.polygon(np.asarray(outline) * (unit, -unit) + (u, v), canvas.light.shade(colour, _TOWARDS_US, z), label)
 
 
-def _post(canvas: Canvas, s: float, z: float, height: float, width: float, colour: Colour, base: float = 0.0) -> None:
+def _post(canvas: Canvas, s: float, z: float, height: float, width: float, colour: Colour) -> None:
     """An upright pole with a lighter edge."""
     w = width / 2
-    _flat(canvas, [(-w, 0), (w, 0), (w * 0.8, height), (-w * 0.8, height)], s, base, z, colour, POLE)
+    _flat(canvas, [(-w, 0), (w, 0), (w * 0.8, height), (-w * 0.8, height)], s, 0, z, colour, POLE)
     side = -1 if canvas.light.sun[0] < 0 else 1
-    edge = sorted((side * w * 0.9, side * w * 0.25))
-    _flat(canvas, [(edge[0], 0), (edge[1], 0), (edge[1], height), (edge[0], height)], s, base, z, scale(colour, 1.3), POLE)
+    edge = [(side * w * k, y) for k, y in ((0.9, 0), (0.25, 0), (0.25, height), (0.9, height))]
+    _flat(canvas, edge, s, 0, z, scale(colour, 1.3), POLE)
 
 
 def draw_lamp(canvas: Canvas, rng: np.random.Generator, s: float, z: float, colour: Colour) -> None:
@@ -78,7 +80,7 @@ def draw_lamp(canvas: Canvas, rng: np.random.Generator, s: float, z: float, colo
 
 
 def _light_head(canvas: Canvas, rng: np.random.Generator, s: float, y: float, z: float) -> None:
-    casing = jitter(rng, ((34, 36, 36), (44, 66, 52), (206, 170, 50), (112, 116, 118))[rng.choice(4, p=[0.5, 0.2, 0.15, 0.15])], 8)
+    casing = jitter(rng, _CASINGS[rng.choice(4, p=[0.5, 0.2, 0.15, 0.15])], 8)
     board = [(-0.2, -0.52), (0.2, -0.52), (0.2, 0.52), (-0.2, 0.52)]
     _flat(canvas, board, s, y, z, casing, TRAFFIC_LIGHT)
     if rng.random() < 0.2:
@@ -140,7 +142,8 @@ def draw_gantry(canvas: Canvas, rng: np.random.Generator, s: float, z: float, co
     _flat(canvas, panel * 0.95, s + reach, 5.6, z, field, TRAFFIC_SIGN)
     for y in (0.4, -0.05, -0.5):
         x = rng.uniform(0.2, 1.1)
-        _flat(canvas, [(-1.2, y - 0.1), (x, y - 0.1), (x, y + 0.1), (-1.2, y + 0.1)], s + reach, 5.6, z, ink, TRAFFIC_SIGN)
+        line = [(-1.2, y - 0.1), (x, y - 0.1), (x, y + 0.1), (-1.2, y + 0.1)]
+        _flat(canvas, line, s + reach, 5.6, z, ink, TRAFFIC_SIGN)
 
 
 def draw_tree(canvas: Canvas, rng: np.random.Generator, s: float, z: float, colour: Colour, size: float) -> None:
@@ -153,8 +156,8 @@ def draw_tree(canvas: Canvas, rng: np.random.Generator, s: float, z: float, colo
     trunk = [(-w, 0), (w, 0), (w * 0.6, clear + 0.3 * size), (-w * 0.6, clear + 0.3 * size)]
     _flat(canvas, trunk, s, 0, z, bark, VEGETATION)
     side = -1 if canvas.light.sun[0] < 0 else 1
-    lit = sorted((side * w * 0.9, side * w * 0.2))
-    _flat(canvas, [(lit[0], 0), (lit[1], 0), (lit[1] * 0.7, clear), (lit[0] * 0.7, clear)], s, 0, z, scale(bark, 1.25), VEGETATION)
+    lit = [(side * w * k, y) for k, y in ((0.9, 0), (0.2, 0), (0.14, clear), (0.63, clear))]
+    _flat(canvas, lit, s, 0, z, scale(bark, 1.25), VEGETATION)
     canvas.sprite(canvas.crown(rng, shape), s, z, clear * 0.92, width, size - clear, colour, VEGETATION)
 
 

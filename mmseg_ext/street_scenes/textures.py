@@ -61,7 +61,7 @@ def textures() -> dict[str, np.ndarray]:
 
 
 def _crown(rng: np.random.Generator, shape: str) -> tuple[np.ndarray, np.ndarray]:
-    """One crown, lit from the upper left: shade (128 = the plain leaf colour) and mask, each (_SPRITE, _SPRITE) uint8."""
+    """One crown lit from the upper left: shade (128 = plain leaf colour) and mask, each (_SPRITE, _SPRITE) uint8."""
     shade = np.full((_SPRITE, _SPRITE), 60, np.uint8)
     mask = np.zeros((_SPRITE, _SPRITE), np.uint8)
     blobs = []
@@ -93,7 +93,7 @@ def _crown(rng: np.random.Generator, shape: str) -> tuple[np.ndarray, np.ndarray
 
 @lru_cache(maxsize=1)
 def crowns() -> dict[str, list[list[tuple[np.ndarray, np.ndarray]]]]:
-    """Foliage sprites by shape; a sprite is its mip levels, each a (shade, mask) pair half the size of the one before."""
+    """Foliage sprites by shape; a sprite is its mip levels, (shade, mask) pairs that halve in size."""
     rng = np.random.default_rng(20261)
     bank = {}
     for shape, count in (('round', 6), ('tall', 4), ('wide', 5), ('cone', 4)):

@@ -8,7 +8,7 @@ import math
 import cv2
 import numpy as np
 
-from .street_drawing import BICYCLE, MOTORCYCLE, PERSON, RIDER, Canvas, Colour, jitter, scale
+from .drawing import BICYCLE, MOTORCYCLE, PERSON, RIDER, Canvas, Colour, jitter, round_outline, scale
 
 _CLOTHES = (
     (40, 42, 48), (70, 74, 80), (190, 190, 186), (52, 70, 116), (150, 40, 44), (60, 92, 62), (196, 170, 96),
@@ -16,7 +16,7 @@ _CLOTHES = (
 )  # fmt: skip
 _SKIN = ((224, 186, 160), (198, 150, 120), (150, 106, 80), (96, 66, 50))
 _HAIR = ((40, 30, 26), (90, 62, 40), (168, 136, 90), (120, 120, 120), (24, 22, 22))
-_RING = np.stack([np.cos(np.linspace(0, 2 * np.pi, 19)[:-1]), np.sin(np.linspace(0, 2 * np.pi, 19)[:-1])], axis=1)
+_RING = round_outline(18)
 
 
 def _pick(rng: np.random.Generator, colours: tuple, spread: float = 10) -> Colour:
@@ -33,7 +33,8 @@ class _Figure:
 
     def at(self, point: tuple[float, float, float]) -> tuple[float, float]:
         x, y, ahead = point
-        return self.canvas.camera.pixel(self.s + x * self.cos + ahead * self.sin, y, self.z - x * self.sin + ahead * self.cos)
+        s, z = self.s + x * self.cos + ahead * self.sin, self.z - x * self.sin + ahead * self.cos
+        return self.canvas.camera.pixel(s, y, z)
 
     def depth(self, point: tuple[float, float, float]) -> float:
         return point[2] * self.cos - point[0] * self.sin
@@ -46,7 +47,7 @@ class _Figure:
 
     def hull(self, balls: list, colour: Colour, label: int) -> None:
         """Fills the convex hull of ((x, y, z), radius) balls."""
-        ring = np.concatenate([np.array(self.at(point)) + _RING[::3] * radius * self.unit for point, radius in balls])
+        ring = np.concatenate([np.array(self.at(point)) + _RING * radius * self.unit for point, radius in balls])
         self.canvas.polygon(cv2.convexHull(ring.astype(np.float32))[:, 0], self.lit(colour), label)
 
     def ball(self, point: tuple[float, float, float], radius: float, colour: Colour, label: int) -> None:
@@ -62,17 +63,20 @@ class _Figure:
         self.canvas.line(rim, tyre * self.unit, self.lit((26.0, 26.0, 28.0)), label, closed=True)
 
 
-def _head(figure: _Figure, rng: np.random.Generator, neck: tuple, size: float, label: int, helmet: Colour | None) -> None:
+def _head(
+    figure: _Figure, rng: np.random.Generator, neck: tuple, size: float, label: int, helmet: Colour | None
+) -> None:
     x, y, z = neck
     skin, hair = _pick(rng, _SKIN), _pick(rng, _HAIR)
     faces_us = figure.cos < -0.2
     centre = (x, y + 0.115 * size, z + 0.02)
     figure.stroke([neck, centre], 0.1 * size, skin, label)
     figure.ball(centre, 0.108 * size, skin if faces_us or abs(figure.cos) <= 0.2 else hair, label)
-    if helmet is not None:
-        figure.hull([((x, y + 0.16 * size, z), 0.12 * size), ((x, y + 0.14 * size, z - 0.04), 0.12 * size)], helmet, label)
+    if helmet is None:
+        cap = [((x, y + 0.18 * size, z), 0.075 * size), ((x, y + 0.14 * size, z - 0.06), 0.085 * size)]
     else:
-        figure.hull([((x, y + 0.18 * size, z), 0.075 * size), ((x, y + 0.14 * size, z - 0.06), 0.085 * size)], hair, label)
+        cap = [((x, y + 0.16 * size, z), 0.12 * size), ((x, y + 0.14 * size, z - 0.04), 0.12 * size)]
+    figure.hull(cap, helmet or hair, label)
 
 
 def draw_person(canvas: Canvas, rng: np.random.Generator, s: float, z: float, heading: float) -> None:
@@ -93,8 +97,9 @@ def draw_person(canvas: Canvas, rng: np.random.Generator, s: float, z: float, he
         ankle = (sign * 0.1 * size, 0.06 * size + bend * 0.6, 0.85 * size * math.sin(angle) - bend)
         elbow = (sign * 0.25 * size, 1.12 * size, -0.25 * size * math.sin(angle))
         hand = (sign * 0.24 * size, 0.86 * size, -0.42 * size * math.sin(angle) + 0.1)
-        limbs.append((figure.depth(knee), 'leg', [hip_at, knee, ankle], sign))
-        limbs.append((figure.depth(elbow) - 0.01, 'arm', [(sign * 0.2 * size, shoulder - 0.04, 0.0), elbow, hand], sign))
+        limbs.append((figure.depth(knee), 'leg', [hip_at, knee, ankle]))
+        shoulder_at = (sign * 0.2 * size, shoulder - 0.04, 0.0)
+        limbs.append((figure.depth(elbow) - 0.01, 'arm', [shoulder_at, elbow, hand]))
     limbs.sort(key=lambda limb: -limb[0])
     bag = rng.random()
     coat = rng.random() < 0.3
@@ -109,9 +114,9 @@ def draw_person(canvas: Canvas, rng: np.random.Generator, s: float, z: float, he
             figure.stroke(joints, 0.105 * size, scale(skin if short_sleeves else top, tone * 0.92), PERSON)
             figure.ball(joints[2], 0.05 * size, skin, PERSON)
 
-    for _, kind, joints, _ in limbs[:2]:
+    for _, kind, joints in limbs[:2]:
         limb(kind, joints, False)
-    for _, kind, joints, _ in limbs[2:]:
+    for _, kind, joints in limbs[2:]:
         if kind == 'leg':
             limb(kind, joints, True)
     hem = 0.55 * size if coat else 0.86 * size
@@ -122,12 +127,13 @@ def draw_person(canvas: Canvas, rng: np.random.Generator, s: float, z: float, he
     if bag < 0.22:
         pack = [((0.0, y * size, -0.2 * size), 0.13 * size) for y in (1.0, 1.3)]
         figure.hull(pack, _pick(rng, _CLOTHES, 16), PERSON)
-    for _, kind, joints, _ in limbs[2:]:
+    for _, kind, joints in limbs[2:]:
         if kind == 'arm':
             limb(kind, joints, True)
     if 0.22 <= bag < 0.4:
-        x, y, ahead = limbs[-1][2][2] if limbs[-1][1] == 'arm' else limbs[-2][2][2]
-        figure.hull([((x, y - 0.12 * size, ahead), 0.1), ((x, y - 0.3 * size, ahead), 0.13)], _pick(rng, _CLOTHES, 16), PERSON)
+        x, y, ahead = next(joints for _, kind, joints in reversed(limbs) if kind == 'arm')[2]
+        carried = [((x, y - 0.12 * size, ahead), 0.1), ((x, y - 0.3 * size, ahead), 0.13)]
+        figure.hull(carried, _pick(rng, _CLOTHES, 16), PERSON)
     _head(figure, rng, (0.0, shoulder + 0.02, 0.0), size, PERSON, None)
 
 
@@ -149,7 +155,8 @@ def draw_bicycle(canvas: Canvas, rng: np.random.Generator, s: float, z: float, h
     if ridden:
         helmet = _pick(rng, _CLOTHES, 30) if rng.random() < 0.5 else None
         spin = rng.uniform(0, 2 * math.pi)
-        feet = [(sign * 0.12, 0.3 + sign * 0.16 * math.sin(spin), -0.02 + sign * 0.16 * math.cos(spin)) for sign in (-1, 1)]
+        turn = (0.16 * math.sin(spin), 0.16 * math.cos(spin))
+        feet = [(sign * 0.12, 0.3 + sign * turn[0], -0.02 + sign * turn[1]) for sign in (-1, 1)]
         _rider(figure, rng, seat=0.98, lean=0.26, hands=(0.25, 1.06, 0.28), feet=feet, helmet=helmet)
 
 
@@ -161,11 +168,12 @@ def draw_motorcycle(canvas: Canvas, rng: np.random.Generator, s: float, z: float
     rear, front, radius = -0.66, 0.7, 0.31
     for ahead in sorted((rear, front), key=lambda value: -figure.depth((0, 0, value))):
         figure.wheel(ahead, radius, 0.14, (88.0, 90.0, 94.0), MOTORCYCLE)
-    rear_first = figure.cos < 0
+    nose_is_near = figure.cos < 0
     figure.hull([((0, 0.38, -0.2), 0.17), ((0, 0.42, 0.28), 0.17)], (74.0, 76.0, 80.0), MOTORCYCLE)
 
     def tail() -> None:
-        figure.hull([((0, 0.72, -0.7), 0.09), ((0, 0.68, 0.0), 0.13), ((0, 0.5, -0.4), 0.14)], scale(paint, 0.9), MOTORCYCLE)
+        cowl = [((0, 0.72, -0.7), 0.09), ((0, 0.68, 0.0), 0.13), ((0, 0.5, -0.4), 0.14)]
+        figure.hull(cowl, scale(paint, 0.9), MOTORCYCLE)
         figure.hull([((0, 0.8, -0.6), 0.08), ((0, 0.78, 0.0), 0.09)], dark, MOTORCYCLE)
         if figure.cos > 0.3:
             figure.ball((0, 0.68, -0.78), 0.07, (190.0, 30.0, 30.0), MOTORCYCLE)
@@ -182,14 +190,14 @@ def draw_motorcycle(canvas: Canvas, rng: np.random.Generator, s: float, z: float
             lamp = (255.0, 250.0, 225.0) if canvas.light.lamps else (226.0, 230.0, 230.0)
             figure.ball((0, 0.9, 0.68), 0.1, lamp, MOTORCYCLE)
 
-    for part in (tail, nose) if rear_first is False and figure.cos < 0.3 else (nose, tail):
+    for part in (tail, nose) if nose_is_near else (nose, tail):
         part()
     if ridden:
         helmet = _pick(rng, _CLOTHES, 30)
         feet = [(-0.2, 0.28, 0.05), (0.2, 0.28, 0.05)]
         _rider(figure, rng, seat=0.9, lean=0.22, hands=(0.34, 1.03, 0.36), feet=feet, helmet=helmet)
-    if rear_first:
-        nose()
+        if nose_is_near:
+            nose()
 
 
 def _rider(
@@ -211,6 +219,7 @@ def _rider(
             figure.hull(trunk, top, RIDER)
         x, y, ahead = hands
         elbow = (sign * (x + 0.06), (shoulder + y) / 2 - 0.05, (hip_z + lean + ahead) / 2)
-        figure.stroke([(sign * 0.19, shoulder - 0.06, hip_z + lean), elbow, (sign * x, y, ahead)], 0.1, scale(top, tone * 0.92), RIDER)
+        arm = [(sign * 0.19, shoulder - 0.06, hip_z + lean), elbow, (sign * x, y, ahead)]
+        figure.stroke(arm, 0.1, scale(top, tone * 0.92), RIDER)
         figure.ball((sign * x, y, ahead), 0.05, skin, RIDER)
     _head(figure, rng, (0.0, shoulder + 0.02, hip_z + lean + 0.04), 1.0, RIDER, helmet)

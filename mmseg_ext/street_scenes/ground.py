@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
 
-from .street_drawing import ROAD, SIDEWALK, TERRAIN, Camera, Canvas, Colour, jitter, modulate
-from .street_textures import TILE, textures
+from .drawing import ROAD, SIDEWALK, TERRAIN, Camera, Canvas, Colour, jitter, modulate
+from .textures import TILE, textures
 
 _FAR = 400.0
 _Z = np.geomspace(1.0, _FAR, 40)
@@ -27,7 +28,7 @@ class Surface:
 
 def draw_area(canvas: Canvas, s0: float, s1: float, z0: float, z1: float, colour: Colour, label: int) -> None:
     """Fills the ground between two street coordinates and two depths, paler with distance."""
-    for near, far in zip(_STRIPS[:-1], _STRIPS[1:], strict=True):
+    for near, far in pairwise(_STRIPS):
         low, high = max(near, z0), min(far, z1)
         if low >= high:
             continue
@@ -58,7 +59,9 @@ def draw_crossing(canvas: Canvas, s0: float, s1: float, z: float, depth: float, 
     canvas.quads(quads, canvas.light.shade(colour, _UP, z), ROAD)
 
 
-def finish_ground(canvas: Canvas, surfaces: dict[int, Surface], shadows: list, strength: float, rng: np.random.Generator) -> None:
+def finish_ground(
+    canvas: Canvas, surfaces: dict[int, Surface], shadows: list, strength: float, rng: np.random.Generator
+) -> None:
     """Gives the drawn ground its textures by label, and its shadows.
 
     `shadows` holds (outline (N, 2) in (s, z) metres, depth of the shadow 0..1); `strength` scales the cast ones.

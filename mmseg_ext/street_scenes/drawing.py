@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .street_textures import TILE, crowns, textures
+from .textures import TILE, crowns, textures
 
 CLASSES = (
     'road', 'sidewalk', 'building', 'wall', 'fence', 'pole', 'traffic light', 'traffic sign', 'vegetation', 'terrain',
@@ -29,13 +29,19 @@ _NEAR = 1.0
 
 def jitter(rng: np.random.Generator, colour: Colour, spread: float) -> Colour:
     """`colour` (RGB, 0..255) with a common and a per-channel deviation of `spread` and a third of it."""
-    shift = rng.normal(0, spread)
-    return tuple(float(min(250, max(6, c + shift + d))) for c, d in zip(colour, rng.normal(0, spread / 3, 3), strict=True))
+    shift = rng.normal(0, spread) + rng.normal(0, spread / 3, 3)
+    return tuple(min(250.0, max(6.0, c + s)) for c, s in zip(colour, shift.tolist(), strict=True))
 
 
 def scale(colour: Colour, gain: float) -> Colour:
     """`colour` times `gain`, kept in 0..255."""
     return tuple(min(255.0, c * gain) for c in colour)
+
+
+def round_outline(count: int, start: float = 0.0) -> np.ndarray:
+    """Regular polygon (count, 2) on the unit circle, its first corner at angle `start` in radians."""
+    angle = start + np.arange(count) * (2 * np.pi / count)
+    return np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
 
 @dataclass(frozen=True)
@@ -52,11 +58,12 @@ class Camera:
     bend: float
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """Street coordinates (..., 3) in metres to pixels (..., 2); points nearer than a metre count as a metre away."""
+        """Street coordinates (..., 3) in metres to pixels (..., 2); points nearer than a metre count as at one."""
         z = np.maximum(points[..., 2], _NEAR)
-        u = self.cx + self.f * (points[..., 0] / z + self.bend * z)
-        v = self.cy + self.f * (self.height - points[..., 1]) / z
-        return np.stack([u, v], axis=-1)
+        pixels = np.empty((*z.shape, 2))
+        pixels[..., 0] = self.cx + self.f * (points[..., 0] / z + self.bend * z)
+        pixels[..., 1] = self.cy + self.f * (self.height - points[..., 1]) / z
+        return pixels
 
     def pixel(self, s: float, y: float, z: float) -> tuple[float, float]:
         """`project` for one point, without numpy's overhead."""
@@ -66,7 +73,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class Light:
-    """Sun (unit vector towards it, RGB strength), sky light, haze (RGB 0..255, visibility in metres), lamps on or not."""
+    """Sun (unit vector towards it, RGB strength), sky light, haze (RGB 0..255, visibility in metres), lamps on."""
 
     sun: tuple[float, float, float]
     sun_rgb: Colour

@@ -2,16 +2,17 @@
 
 import numpy as np
 
-from .street_drawing import BUILDING, FENCE, VEGETATION, WALL, Canvas, Colour, jitter, scale
-from .street_furniture import draw_bush, draw_tree, leaf_colour
+from .drawing import BUILDING, FENCE, VEGETATION, WALL, Canvas, Colour, jitter, scale
+from .furniture import draw_bush, draw_tree, leaf_colour
 
 _PLASTER = (
-    (206, 186, 146), (196, 150, 110), (180, 110, 90), (214, 208, 196), (160, 166, 172), (188, 172, 120), (150, 176, 150),
-    (176, 140, 150), (126, 130, 136), (228, 222, 210), (140, 160, 180), (110, 104, 98),
+    (206, 186, 146), (196, 150, 110), (180, 110, 90), (214, 208, 196), (160, 166, 172), (188, 172, 120),
+    (150, 176, 150), (176, 140, 150), (126, 130, 136), (228, 222, 210), (140, 160, 180), (110, 104, 98),
 )  # fmt: skip
 _BRICK = ((146, 82, 62), (164, 110, 84), (118, 66, 54), (176, 148, 116), (96, 84, 78))
 _ROOFS = ((136, 66, 50), (92, 62, 54), (74, 76, 82), (110, 106, 102), (154, 88, 60))
 _FENCES = ((128, 92, 60), (96, 100, 104), (70, 84, 66), (206, 204, 198), (52, 56, 60), (150, 130, 104))
+_AWNINGS = ((150, 40, 40), (40, 90, 60), (40, 60, 110), (210, 190, 150), (70, 70, 74))
 
 
 class _Front:
@@ -34,7 +35,8 @@ class _Front:
         y = np.stack([y0, y0, y1, y1], axis=1)
         ground = self.start + a[..., None] * direction
         quads = np.stack([ground[..., 0], y, ground[..., 1]], axis=-1)
-        self.canvas.quads(quads[quads[..., 2].min(axis=1) > 1.2], self.canvas.light.shade(colour, self.normal, self.depth), BUILDING)
+        shaded = self.canvas.light.shade(colour, self.normal, self.depth)
+        self.canvas.quads(quads[quads[..., 2].min(axis=1) > 1.2], shaded, BUILDING)
 
     def band(self, y0: float, y1: float, colour: Colour) -> None:
         one = np.ones(1)
@@ -45,7 +47,8 @@ class _Front:
 
 
 def draw_building(
-    canvas: Canvas, rng: np.random.Generator, side: int, s: float, z0: float, z1: float, depth: float, height: float, style: str
+    canvas: Canvas, rng: np.random.Generator, side: int, s: float, z0: float, z1: float,
+    depth: float, height: float, style: str,
 ) -> None:  # fmt: skip
     """A building between depths z0 and z1 whose street front is at |s|; `side` is -1 (left) or 1 (right).
 
@@ -67,7 +70,8 @@ def draw_building(
         ridge = height + min(depth, 12) * rng.uniform(0.3, 0.5)
         middle = side * (s + min(depth, 12) / 2)
         eave = front - side * 0.3
-        slope = np.array([[(eave, height - 0.1, z0), (eave, height - 0.1, z1), (middle, ridge, z1), (middle, ridge, z0)]])
+        low = height - 0.1
+        slope = np.array([[(eave, low, z0), (eave, low, z1), (middle, ridge, z1), (middle, ridge, z0)]])
         canvas.quads(slope, canvas.light.shade(roof, (-side * 0.6, 0.8, 0.0), (z0 + z1) / 2), BUILDING)
         gable = np.array([[(front, height, z0), (side * (s + min(depth, 12)), height, z0), (middle, ridge, z0)]])
         canvas.quads(gable, canvas.light.shade(scale(colour, 0.97), (0.0, 0.0, -1.0), z0), BUILDING)
@@ -78,9 +82,9 @@ def draw_building(
     glass = jitter(rng, (66, 80, 94) if style != 'glass' else (110, 140, 166), 16)
     frame = jitter(rng, ((222, 220, 214), (70, 60, 54), (150, 120, 90), (96, 98, 100))[rng.integers(4)], 10)
     plan = _WindowPlan(rng, style, height, glass, frame, scale(colour, 0.72))
-    for start, end in (((front, z0), (back, z0)), ((front, z1), (front, z0))):
-        canvas.facade(start, end, -0.2, height, colour, BUILDING, texture, tile)
-        face = _Front(canvas, (front, z0), end if end != (front, z0) else start)
+    for end in ((back, z0), (front, z1)):
+        canvas.facade((front, z0), end, -0.2, height, colour, BUILDING, texture, tile)
+        face = _Front(canvas, (front, z0), end)
         if face.depth > 1.5:
             plan.draw(face, rng)
 
@@ -88,7 +92,9 @@ def draw_building(
 class _WindowPlan:
     """The storeys and bays that all fronts of a building share."""
 
-    def __init__(self, rng: np.random.Generator, style: str, height: float, glass: Colour, frame: Colour, trim: Colour) -> None:
+    def __init__(
+        self, rng: np.random.Generator, style: str, height: float, glass: Colour, frame: Colour, trim: Colour
+    ) -> None:
         self.style, self.height, self.glass, self.frame, self.trim = style, height, glass, frame, trim
         self.storey = rng.uniform(2.8, 3.6)
         self.ground = rng.uniform(3.2, 4.2) if rng.random() < 0.6 else 0.4
@@ -98,10 +104,12 @@ class _WindowPlan:
         self.tall = rng.uniform(1.3, 2.0)
         self.cornice = rng.random() < 0.6
         self.balconies = style == 'plaster' and rng.random() < 0.3
-        self.awning = jitter(rng, ((150, 40, 40), (40, 90, 60), (40, 60, 110), (210, 190, 150), (70, 70, 74))[rng.integers(5)], 16)
-        if style in ('office', 'glass'):
-            self.width, self.tall = self.bay * (0.9 if style == 'office' else 0.93), 1.7 if style == 'office' else self.storey - 0.3
-        if style == 'hall':
+        self.awning = jitter(rng, _AWNINGS[rng.integers(len(_AWNINGS))], 16)
+        if style == 'office':
+            self.width, self.tall = self.bay * 0.9, 1.7
+        elif style == 'glass':
+            self.width, self.tall = self.bay * 0.93, self.storey - 0.3
+        elif style == 'hall':
             self.ground, self.tall, self.storey = max(2.2, height - 2.2), 0.9, 3.0
 
     def draw(self, face: _Front, rng: np.random.Generator) -> None:
@@ -171,7 +179,8 @@ def draw_wall(canvas: Canvas, rng: np.random.Generator, side: int, s: float, z0:
     canvas.facade((x, z0), (x, z1), height - 0.16, height, scale(colour, 0.75), WALL, 'plaster', tile)
     if rng.random() < 0.5:
         for z in np.arange(z1, z0 - 0.1, -4.0):
-            canvas.facade((x - side * 0.05, float(z)), (x - side * 0.05, float(z) - 0.5), 0, height + 0.15, scale(colour, 0.9), WALL, texture, tile)
+            pier = ((x - side * 0.05, float(z)), (x - side * 0.05, float(z) - 0.5))
+            canvas.facade(*pier, 0, height + 0.15, scale(colour, 0.9), WALL, texture, tile)
 
 
 def draw_fence(canvas: Canvas, rng: np.random.Generator, side: int, s: float, z0: float, z1: float) -> None:
@@ -200,7 +209,9 @@ def draw_hedge(canvas: Canvas, rng: np.random.Generator, side: int, s: float, z0
         canvas.sprite(canvas.crown(rng, 'wide'), x + side * 0.3, float(z), height - 0.5, 1.9, 0.85, colour, VEGETATION)
 
 
-def draw_garden(canvas: Canvas, rng: np.random.Generator, side: int, s: float, z0: float, z1: float, density: float) -> None:
+def draw_garden(
+    canvas: Canvas, rng: np.random.Generator, side: int, s: float, z0: float, z1: float, density: float
+) -> None:
     """Trees and bushes behind the street's edge, `density` of them a square metre over a strip of 14 m."""
     count = int(rng.poisson(density * (z1 - z0) * 14))
     for z in sorted(rng.uniform(z0, z1, count), reverse=True):
@@ -213,7 +224,7 @@ def draw_garden(canvas: Canvas, rng: np.random.Generator, side: int, s: float, z
 
 def draw_backdrop(canvas: Canvas, rng: np.random.Generator, z: float, built: float) -> None:
     """Closes the view at depth z with a skyline and trees; `built` is the share of buildings in it."""
-    f, (height, width) = canvas.camera.f, canvas.pixels.shape[:2]
+    f, width = canvas.camera.f, canvas.pixels.shape[1]
     bend = canvas.camera.bend * z * z
     left, right = -canvas.camera.cx * z / f - bend, (width - canvas.camera.cx) * z / f - bend
     s = left - 10

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .street_drawing import SKY, Camera, Canvas, Colour, Light, jitter
-from .street_textures import TILE, textures
+from .drawing import SKY, Canvas, Colour, Light, jitter
+from .textures import TILE, textures
 
 
 @dataclass(frozen=True)
@@ -35,21 +35,25 @@ def draw_weather(rng: np.random.Generator) -> Weather:
     sun = (flat * math.sin(azimuth), math.sin(elevation), flat * math.cos(azimuth))
     if kind in ('clear', 'broken'):
         ambient, strength, tint = (0.52, 0.55, 0.62), rng.uniform(0.5, 0.75), (1.06, 1.0, 0.9)
-        zenith, horizon, cloud = jitter(rng, (86, 138, 206), 18), jitter(rng, (186, 208, 228), 12), (240.0, 241.0, 244.0)
+        zenith, horizon = jitter(rng, (86, 138, 206), 18), jitter(rng, (186, 208, 228), 12)
+        cloud = (240.0, 241.0, 244.0)
         cover = rng.uniform(0.0, 0.25) if kind == 'clear' else rng.uniform(0.4, 0.75)
         exposure, visibility = rng.uniform(0.9, 1.25), rng.uniform(180, 600)
     elif kind == 'overcast':
         ambient, strength, tint = (0.82, 0.83, 0.85), rng.uniform(0.0, 0.15), (1.0, 1.0, 1.0)
         base = rng.uniform(130, 228)
-        zenith, horizon, cloud = jitter(rng, (base,) * 3, 6), jitter(rng, (base + 16,) * 3, 6), (base - 24, base - 20, base - 16)
+        zenith, horizon = jitter(rng, (base,) * 3, 6), jitter(rng, (base + 16,) * 3, 6)
+        cloud = (base - 24, base - 20, base - 16)
         cover, exposure, visibility = rng.uniform(0.3, 0.9), rng.uniform(0.8, 1.15), rng.uniform(70, 350)
     elif kind == 'low sun':
         ambient, strength, tint = (0.5, 0.48, 0.52), rng.uniform(0.55, 0.8), (1.25, 0.95, 0.62)
-        zenith, horizon, cloud = jitter(rng, (112, 138, 184), 14), jitter(rng, (248, 206, 150), 10), (250.0, 214.0, 180.0)
+        zenith, horizon = jitter(rng, (112, 138, 184), 14), jitter(rng, (248, 206, 150), 10)
+        cloud = (250.0, 214.0, 180.0)
         cover, exposure, visibility = rng.uniform(0.1, 0.6), rng.uniform(0.85, 1.2), rng.uniform(120, 400)
     else:
-        ambient, strength, tint = (0.32, 0.32, 0.4), 0.0, (1.0, 1.0, 1.0)
-        zenith, horizon, cloud = jitter(rng, (44, 54, 92), 8), jitter(rng, (146, 112, 116), 14), (74.0, 70.0, 88.0)
+        ambient, strength, tint = (0.4, 0.39, 0.46), 0.0, (1.0, 1.0, 1.0)
+        zenith, horizon = jitter(rng, (44, 54, 92), 8), jitter(rng, (146, 112, 116), 14)
+        cloud = (74.0, 70.0, 88.0)
         cover, exposure, visibility = rng.uniform(0.1, 0.8), rng.uniform(1.0, 1.5), rng.uniform(150, 400)
     light = Light(
         sun=sun,
@@ -64,7 +68,7 @@ def draw_weather(rng: np.random.Generator) -> Weather:
 
 def draw_sky(canvas: Canvas, weather: Weather, rng: np.random.Generator) -> None:
     """Fills the canvas above the horizon: a gradient, a layer of cloud in perspective and the glow around a low sun."""
-    camera: Camera = canvas.camera
+    camera = canvas.camera
     height, width = canvas.pixels.shape[:2]
     rows = min(height, math.ceil(camera.cy))
     # Skies are smooth: every other pixel is enough.

@@ -1,0 +1,126 @@
+"""Train and test from Python; ``tools/train.py`` and ``tools/test.py`` only parse arguments and call these."""
+
+import argparse
+import os
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.logging import print_log
+
+from mmseg_ext.checkpoints import install_safe_loading
+from mmseg_ext.datasets.config_check import check_config
+from mmseg_ext.datasets.scan import DatasetScan
+
+from .config import load_config
+from .runner import build_runner, enable_amp, find_latest_checkpoint
+
+
+def train_model(cfg: Config, resume: str | None = None, amp: bool = False) -> None:
+    """Check the data, then train; logs, checkpoints and ``curves.png`` go to ``cfg.work_dir``.
+
+    Args:
+        cfg: a config for mmengine's runner; changed in place.
+        resume: a checkpoint to go on from, or 'auto': the latest in the work directory, if there is one.
+        amp: mixed precision, see :func:`mmseg_ext.engine.runner.enable_amp`.
+
+    Raises:
+        DatasetError: images, labels or class counts are wrong.
+        FileNotFoundError: the checkpoint to go on from does not exist.
+    """
+    install_safe_loading()
+    if amp:
+        enable_amp(cfg)
+    if resume:
+        checkpoint = find_latest_checkpoint(cfg.work_dir) if resume == 'auto' else Path(resume)
+        if checkpoint is not None and '://' not in str(resume) and not checkpoint.is_file():
+            raise FileNotFoundError(f'--resume {checkpoint}: there is no such checkpoint')
+        cfg.resume = checkpoint is not None
+        cfg.load_from = str(checkpoint) if checkpoint else None
+    _check_data(cfg, ('train', 'val'))
+    _add_hooks(cfg, 'mmseg_ext.ProgressHook', 'mmseg_ext.CurvesHook')
+    build_runner(cfg).train()
+
+
+def test_model(
+    cfg: Config, checkpoint: str, out: str | None = None, show_dir: str | None = None, tta: bool = False
+) -> dict[str, float]:
+    """Check the data, test a checkpoint and print the per-class table.
+
+    Args:
+        cfg: a config for mmengine's runner; changed in place.
+        checkpoint: the file with the weights.
+        out: folder for the predictions, as index PNGs.
+        show_dir: folder for panels image | truth | prediction.
+        tta: average over the config's test-time augmentations.
+
+    Returns:
+        The metrics by name.
+
+    Raises:
+        DatasetError: images, labels or class counts are wrong.
+        ValueError: ``tta`` is asked for and the config has no ``tta_pipeline``.
+    """
+    install_safe_loading()
+    cfg.load_from = str(checkpoint)
+    if tta:
+        if 'tta_pipeline' not in cfg or 'tta_model' not in cfg:
+            raise ValueError('--tta: the config has no tta_pipeline and tta_model; add them or leave --tta out')
+        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+        cfg.tta_model.module = cfg.model
+        cfg.model = cfg.tta_model
+    if out is not None:
+        for evaluator in cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]:
+            evaluator['output_dir'] = out
+            evaluator['keep_results'] = True
+    scans = _check_data(cfg, ('test',))
+    _add_hooks(cfg, 'mmseg_ext.ProgressHook')
+    if show_dir is not None:
+        cfg.custom_hooks.append(dict(type='mmseg_ext.PanelHook', out_dir=show_dir))
+    metrics = build_runner(cfg).test()
+    if 'test' in scans and scans['test'].class_pixels.any():
+        print_log(_constant_prediction(scans['test']), logger='current')
+    return metrics
+
+
+def _check_data(cfg: Config, splits: tuple[str, ...]) -> dict[str, DatasetScan]:
+    """Scan the datasets in the first process; launchers stop the others when it fails."""
+    if int(os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0'))) > 0:
+        return {}
+    check = check_config(cfg, splits)
+    check.raise_for_problems()
+    return check.scans
+
+
+def _add_hooks(cfg: Config, *types: str) -> None:
+    hooks = cfg.setdefault('custom_hooks', [])
+    present = {hook['type'].removeprefix('mmseg_ext.') for hook in hooks}
+    hooks += [dict(type=kind) for kind in types if kind.removeprefix('mmseg_ext.') not in present]
+
+
+def _constant_prediction(scan: DatasetScan) -> str:
+    """What the commonest class everywhere would reach: the floor that a result has to be seen against."""
+    share = scan.class_pixels.max() / scan.class_pixels.sum()
+    name = scan.classes[scan.class_pixels.argmax()]
+    miou = share / (scan.class_pixels > 0).sum()
+    return f"For comparison, '{name}' everywhere: aAcc {100 * share:.2f}  mIoU {100 * miou:.2f}"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that our tools share."""
+    parser.add_argument('config', help="config file, or the name of one that mmseg ships: 'mmseg::...'")
+    parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/NAME_OF_CONFIG)')
+    parser.add_argument('--upgrade', action='store_true', help="use our classes in place of mmseg's of the same name")
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, help='config values to replace: key.subkey=value ...'
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by torch.distributed.launch')
+
+
+def config_from_args(args: argparse.Namespace) -> Config:
+    """Load the config that the shared arguments describe."""
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = load_config(args.config, args.cfg_options, args.upgrade)
+    cfg.launcher = args.launcher
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs', Path(cfg.filename).stem))
+    return cfg

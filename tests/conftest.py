@@ -1,0 +1,16 @@
+"""What every test gets: warnings of the stacks silenced, a scope and a random state of its own."""
+
+import pytest
+import torch
+from mmengine.registry import DefaultScope
+
+import mmseg_ext  # noqa: F401
+
+
+@pytest.fixture(autouse=True)
+def _isolated(tmp_path, monkeypatch):
+    """Give each test its own cache folder, random seed and default scope (which is global to the process)."""
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope(None):
+        yield
