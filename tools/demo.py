@@ -60,10 +60,10 @@ def main(argv: list[str] | None = None) -> None:
     checkpoint = work_dir / f'iter_{args.iterations}.pth'
     size = f'{HEIGHT}x{WIDTH}'
     run(TOOLS / 'make_street_scenes.py', data, '--train', args.train, '--val', args.val, '--size', size)
-    config = [CONFIG, '--work-dir', work_dir, '--cfg-options', *options(data, args.iterations)]
+    settings = ['--work-dir', work_dir, '--cfg-options', *options(data, args.iterations)]
     if not checkpoint.is_file():
-        run(TOOLS / 'train.py', '--amp', '--resume', '--', *config)
-    run(TOOLS / 'test.py', '--show-dir', panels, *config[:1], checkpoint, *config[1:])
+        run(TOOLS / 'train.py', CONFIG, '--amp', '--resume', *settings)
+    run(TOOLS / 'test.py', CONFIG, checkpoint, '--show-dir', panels, *settings)
     print(f'\nPictures: {panels}/*.png (image | truth | prediction), {work_dir}/curves.png (training)')
 
 
