@@ -1,5 +1,6 @@
 """Read a config: a path or the name of one that an installed package ships."""
 
+import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
@@ -46,6 +47,9 @@ def load_config(path: str, cfg_options: dict | None = None, upgrade: bool = Fals
     """
     with shipped_configs():
         if '::' in path:
+            package = path.split('::')[0]
+            if importlib.util.find_spec(package) is None:  # mmengine would pip install it
+                raise FileNotFoundError(f'config {path!r}: the package {package!r} is not installed')
             try:
                 cfg = get_config(path)
             except (FileNotFoundError, ValueError) as error:

@@ -1,6 +1,7 @@
 from .checkpoint_hook import CheckpointHook
 from .curves_hook import CurvesHook
+from .dataset_check_hook import DatasetCheckHook
 from .panel_hook import PanelHook
 from .progress_hook import ProgressHook
 
-__all__ = ['CheckpointHook', 'CurvesHook', 'PanelHook', 'ProgressHook']
+__all__ = ['CheckpointHook', 'CurvesHook', 'DatasetCheckHook', 'PanelHook', 'ProgressHook']
