@@ -2,7 +2,7 @@
 
 import argparse
 
-from mmseg_ext.engine.run import add_arguments, config_from_args, test_model
+from mmseg_ext.engine.run import add_arguments, config_from_args, evaluate_model
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
@@ -13,7 +13,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     parser.add_argument('--show-dir', metavar='DIR', help='write panels image | truth | prediction')
     parser.add_argument('--tta', action='store_true', help='average over flips and scales')
     args = parser.parse_args(argv)
-    return test_model(config_from_args(args), args.checkpoint, args.out, args.show_dir, args.tta)
+    return evaluate_model(config_from_args(args), args.checkpoint, args.out, args.show_dir, args.tta)
 
 
 if __name__ == '__main__':

@@ -41,7 +41,7 @@ def train_model(cfg: Config, resume: str | None = None, amp: bool = False) -> No
     build_runner(cfg).train()
 
 
-def test_model(
+def evaluate_model(
     cfg: Config, checkpoint: str, out: str | None = None, show_dir: str | None = None, tta: bool = False
 ) -> dict[str, float]:
     """Check the data, test a checkpoint and print the per-class table.
