@@ -51,7 +51,7 @@ LOG_PROCESSORS = _registry('LOG_PROCESSORS')
 
 OPTIMIZERS = _registry('OPTIMIZERS')
 OPTIM_WRAPPERS = _registry('OPTIM_WRAPPERS', 'mmseg_ext.engine.optim_wrapper')
-OPTIM_WRAPPER_CONSTRUCTORS = _registry('OPTIM_WRAPPER_CONSTRUCTORS')
+OPTIM_WRAPPER_CONSTRUCTORS = _registry('OPTIM_WRAPPER_CONSTRUCTORS', 'mmseg_ext.engine.optim_wrapper_constructor')
 PARAM_SCHEDULERS = _registry('PARAM_SCHEDULERS')
 
 METRICS = _registry('METRICS')

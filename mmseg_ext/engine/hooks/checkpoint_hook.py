@@ -38,12 +38,8 @@ class CheckpointHook(_CheckpointHook):
         self.file_backend = _DeferredRemoval(self.file_backend)
 
     def _flush(self) -> None:
-        best = (
-            [self.best_ckpt_path]
-            if len(self.key_indicators or []) == 1
-            else list(getattr(self, 'best_ckpt_path_dict', {}).values())
-        )
-        self.file_backend.flush(keep={self.last_ckpt, *best})
+        best = getattr(self, 'best_ckpt_path_dict', {}).values()
+        self.file_backend.flush(keep={self.last_ckpt, getattr(self, 'best_ckpt_path', None), *best})
 
     def _save_checkpoint_with_step(self, runner, step, meta) -> None:
         super()._save_checkpoint_with_step(runner, step, meta)

@@ -1,0 +1,180 @@
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmseg.evaluation import IoUMetric
+from PIL import Image
+
+from mmseg_ext.checkpoints import load_file
+from mmseg_ext.datasets import DatasetError, scan_dataset
+from mmseg_ext.engine.config import load_config
+from mmseg_ext.engine.run import _constant_prediction, evaluate_model
+from mmseg_ext.registry import DATASETS
+
+from .conftest import ROOT, load_tool
+
+CONFIG = str(ROOT / 'configs/psp_r18v1c_cityscapes.py')
+SHIPPED = 'mmseg::pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py'
+CLASSES = 19
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """Work directory of a finished training; made by the first test that asks for it."""
+    return tmp_path_factory.mktemp('work')
+
+
+@pytest.fixture
+def work_dir(trained, options):
+    if not (trained / 'iter_2.pth').exists():
+        load_tool('train').main([CONFIG, '--work-dir', str(trained), *options])
+    return trained
+
+
+def log_of(folder: Path) -> str:
+    """Text of the newest log in a work directory."""
+    return max(folder.glob('*/*.log')).read_text()
+
+
+def test_training_leaves_checkpoints_log_and_curves(work_dir):
+    assert {'iter_1.pth', 'iter_2.pth', 'curves.png'} <= {path.name for path in work_dir.iterdir()}
+    assert list(work_dir.glob('best_mIoU_iter_2.pth'))
+    assert not list(work_dir.glob('*.part'))
+    log = log_of(work_dir)
+    assert 'Iter(train) [2/2]' in log
+    assert 'mIoU' in log
+    assert '\r' not in log
+
+
+def test_our_own_training_checkpoint_loads_as_data_with_optimizer_and_history(work_dir):
+    checkpoint = load_file(work_dir / 'iter_2.pth')
+    assert checkpoint['meta']['iter'] == 2
+    assert checkpoint['optimizer']['state']
+    assert len(checkpoint['message_hub']['log_scalars']['train/loss'].data[0]) == 2
+
+
+@pytest.mark.parametrize('how', ['latest', 'path'])
+def test_resume_goes_on_with_iteration_and_optimizer(work_dir, options, tmp_path, how):
+    if how == 'latest':
+        for name in ('iter_1.pth', 'iter_2.pth'):
+            (tmp_path / name).write_bytes((work_dir / name).read_bytes())
+        resume = ['--resume']
+    else:
+        resume = ['--resume', str(work_dir / 'iter_2.pth')]
+    load_tool('train').main([CONFIG, '--work-dir', str(tmp_path), *resume, *options, 'train_cfg.max_iters=3'])
+    assert 'resumed epoch: 0, iter: 2' in log_of(tmp_path)
+    assert 'Iter(train) [3/3]' in log_of(tmp_path)
+    momentum = load_file(tmp_path / 'iter_3.pth')['optimizer']['state'][0]['momentum_buffer']
+    assert momentum.any()
+    history = load_file(tmp_path / 'iter_3.pth')['message_hub']['log_scalars']['train/loss'].data[0]
+    assert len(history) == 3
+
+
+def test_resume_without_a_checkpoint_starts_from_the_beginning(options, tmp_path):
+    load_tool('train').main([CONFIG, '--work-dir', str(tmp_path), '--resume', *options, 'train_cfg.max_iters=1'])
+    assert (tmp_path / 'iter_1.pth').exists()
+
+
+def test_resume_from_a_missing_path_is_an_error_that_names_it(options, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'--resume .*gone\.pth: there is no such checkpoint'):
+        load_tool('train').main([CONFIG, '--work-dir', str(tmp_path), '--resume', str(tmp_path / 'gone.pth'), *options])
+
+
+def test_amp_trains_and_its_checkpoint_resumes(options, tmp_path):
+    arguments = [CONFIG, '--work-dir', str(tmp_path), '--amp', *options]
+    load_tool('train').main([*arguments, 'train_cfg.max_iters=1'])
+    load_tool('train').main([*arguments[:3], '--resume', *arguments[3:]])
+    assert 'mmseg_ext.AmpOptimWrapper' in log_of(tmp_path)
+    weights = load_file(tmp_path / 'iter_2.pth')['state_dict'].values()
+    assert all(w.dtype == torch.float32 and w.isfinite().all() for w in weights if w.is_floating_point())
+
+
+def test_test_prints_the_table_and_writes_panels_and_predictions(work_dir, options, tmp_path):
+    metrics = load_tool('test').main(
+        [CONFIG, str(work_dir / 'iter_2.pth'), '--work-dir', str(tmp_path), '--show-dir', str(tmp_path / 'panels'),
+         '--out', str(tmp_path / 'out'), *options]
+    )  # fmt: skip
+    assert set(metrics) >= {'aAcc', 'mIoU', 'mAcc'}
+    log = log_of(tmp_path)
+    assert re.search(r'\|\s+traffic light\s+\|', log)
+    assert re.search(r"For comparison, '\w+' everywhere: aAcc \d+\.\d+  mIoU \d+\.\d+", log)
+    panels, predictions = list((tmp_path / 'panels').iterdir()), list((tmp_path / 'out').iterdir())
+    assert len(panels) == len(predictions) == 3
+    assert Image.open(panels[0]).size[0] == 3 * 128 + 2 * 8
+    prediction = np.asarray(Image.open(predictions[0]))
+    assert prediction.shape == (64, 128)
+    assert prediction.max() < CLASSES
+
+
+def test_the_constant_prediction_is_what_the_metric_gives_for_it(street_scenes):
+    prefix = dict(img_path='leftImg8bit/val', seg_map_path='gtFine/val')
+    dataset = DATASETS.get('CityscapesDataset')(data_root=str(street_scenes), data_prefix=prefix, pipeline=[])
+    scan = scan_dataset(dataset)
+    commonest = int(scan.class_pixels.argmax())
+    results = []
+    for path in (street_scenes / 'gtFine/val').rglob('*labelTrainIds.png'):
+        truth = torch.from_numpy(np.asarray(Image.open(path)).astype(int))
+        results.append(IoUMetric.intersect_and_union(torch.full_like(truth, commonest), truth, CLASSES, 255))
+    metric = IoUMetric()
+    metric.dataset_meta = dataset.metainfo
+    expected = metric.compute_metrics(results)
+    line = _constant_prediction(scan)
+    assert f'aAcc {expected["aAcc"]:.2f}  mIoU {expected["mIoU"]:.2f}' in line
+
+
+def test_test_time_augmentation_runs(work_dir, options, tmp_path):
+    pipeline = 'tta_pipeline.1.transforms.0'
+    metrics = load_tool('test').main(
+        [CONFIG, str(work_dir / 'iter_2.pth'), '--work-dir', str(tmp_path), '--tta', *options,
+         *(f'{pipeline}.{i}.scale_factor=1.0' for i in range(6))]
+    )  # fmt: skip
+    assert metrics['aAcc'] > 0
+
+
+def test_tta_without_a_pipeline_is_refused():
+    cfg = load_config(CONFIG)
+    cfg.pop('tta_pipeline')
+    with pytest.raises(ValueError, match='--tta: the config has no tta_pipeline'):
+        evaluate_model(cfg, 'x.pth', tta=True)
+
+
+@pytest.mark.parametrize('upgrade', [True, False])
+def test_a_config_that_mmseg_ships_trains_with_and_without_our_classes(options, tmp_path, upgrade):
+    flags = ['--upgrade'] if upgrade else []
+    options = [option for option in options if 'init_cfg' not in option]
+    load_tool('train').main(
+        [SHIPPED, '--work-dir', str(tmp_path), *flags, *options, 'model.pretrained=None', 'train_cfg.max_iters=1']
+    )
+    config = next(tmp_path.glob('*.py')).read_text()
+    assert ("default_scope = 'mmseg_ext'" in config) == upgrade
+    assert (tmp_path / 'iter_1.pth').exists()
+
+
+def test_wrong_labels_stop_training_before_it_starts_and_name_the_file(street_scenes, options, tmp_path):
+    data = tmp_path / 'data'
+    shutil.copytree(street_scenes, data)
+    label = next((data / 'gtFine/train').rglob('*labelTrainIds.png'))
+    values = np.asarray(Image.open(label)).copy()
+    values[0, :7] = 77
+    Image.fromarray(values).save(label)
+    with pytest.raises(DatasetError, match=label.name) as error:
+        load_tool('train').main(
+            [CONFIG, '--work-dir', str(tmp_path / 'work'), *options, f'train_dataloader.dataset.data_root={data}']
+        )
+    assert '77' in str(error.value)
+    assert not list(tmp_path.glob('work/*.pth'))
+
+
+def test_a_head_with_another_class_count_stops_training_before_it_starts(options, tmp_path):
+    with pytest.raises(DatasetError, match='num_classes'):
+        load_tool('train').main([CONFIG, '--work-dir', str(tmp_path), *options, 'model.decode_head.num_classes=18'])
+
+
+def test_missing_config_and_missing_checkpoint_are_named(options, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"config 'nowhere\.py' does not exist"):
+        load_tool('train').main(['nowhere.py'])
+    with pytest.raises(FileNotFoundError, match=r'gone\.pth'):
+        load_tool('test').main([CONFIG, str(tmp_path / 'gone.pth'), '--work-dir', str(tmp_path), *options])
