@@ -14,7 +14,7 @@ from mmseg_ext.engine.config import load_config
 from mmseg_ext.registry import DATASETS
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
-FLAT = sorted(path.name for path in CONFIGS.glob('*.py'))
+FLAT = sorted(path.name for path in CONFIGS.glob('*.py') if not path.name.startswith('cls_'))
 SHRINK = 8
 SIZE = (64, 64)
 

@@ -5,6 +5,7 @@ import time
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from torch import Tensor
 
 from mmseg_ext.registry import HOOKS
 
@@ -24,13 +25,14 @@ class ProgressHook(Hook):
         self._shown = 0.0
         self._start: dict[str, tuple[float, int]] = {}
 
-    def _show(self, mode: str, done: int, total: int, text: str = '') -> None:
+    def _show(self, mode: str, done: int, total: int, loss: Tensor | None = None) -> None:
         now = time.monotonic()
         if mode not in self._start or done < self._start[mode][1]:
             self._start[mode] = (now, done)
         if not sys.stdout.isatty() or not is_main_process() or (now - self._shown < self.interval and done < total):
             return
         self._shown = now
+        text = '' if loss is None else f'  loss {loss.item():.4f}'
         start, first = self._start[mode]
         rate = (now - start) / (done - first) if done > first else None
         left = '--:--' if rate is None else _clock(rate * (total - done))
@@ -38,8 +40,7 @@ class ProgressHook(Hook):
         print(f'\r\x1b[K{mode} {done}/{total}{text}  ETA {left}', end='\r', flush=True)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        loss = f'  loss {float(outputs["loss"]):.4f}' if outputs and 'loss' in outputs else ''
-        self._show('train', runner.iter + 1, runner.max_iters, loss)
+        self._show('train', runner.iter + 1, runner.max_iters, (outputs or {}).get('loss'))
 
     def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         self._show('val', batch_idx + 1, len(runner.val_dataloader))
