@@ -34,6 +34,6 @@ setup(
             'setuptools<80',
         ],
         'crf': ['pydensecrf2'],
-        'tests': ['pytest', 'hypothesis', 'ruff'],
+        'tests': ['pytest', 'pytest-xdist', 'hypothesis', 'ruff', 'timm'],
     },
 )

@@ -6,6 +6,9 @@ from mmengine.registry import DefaultScope
 
 import mmseg_ext  # noqa: F401
 
+# Tests run in one process a core (pytest-xdist), on nets too small to share.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(autouse=True)
 def _isolated(tmp_path, monkeypatch):

@@ -45,3 +45,12 @@ def test_loss_and_gradients_equal_mmsegs():
 def test_wrong_pool_scales_are_named(pool_scales):
     with pytest.raises(ValueError, match='pool_scales must be a list of positive integers'):
         PSPHead(pool_scales=pool_scales, **ARGUMENTS)
+
+
+def test_training_on_one_image_names_the_layer_and_the_remedy():
+    head = PSPHead(**ARGUMENTS).train()
+    with pytest.raises(ValueError, match=r'pyramid pooling 0\.1\.bn: .* Train with a batch of 2 or more'):
+        head([torch.randn(1, 16, 12, 12)])
+    head.eval()
+    assert head([torch.randn(1, 16, 12, 12)]).shape == (1, 5, 12, 12)
+    PSPHead(**dict(ARGUMENTS, norm_cfg=dict(type='GN', num_groups=2))).train()([torch.randn(1, 16, 12, 12)])

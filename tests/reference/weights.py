@@ -5,7 +5,7 @@ from torch import nn
 
 
 def randomise(module: nn.Module) -> nn.Module:
-    """Give every normalisation layer random statistics and affine parameters, so that parity tests see them; in place."""
+    """Give every normalisation layer random statistics and affine parameters, in place."""
     for layer in module.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             nn.init.normal_(layer.running_mean, 0, 0.1)
