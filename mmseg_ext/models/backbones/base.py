@@ -1,16 +1,21 @@
 """What all our backbones can do."""
 
 from mmengine.model import BaseModule
+from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
+from torch import nn
 
+from mmseg_ext.checkpoints import PretrainedMixin
 from mmseg_ext.layers import Unit, set_output_stride
 from mmseg_ext.layers import output_stride as present_output_stride
 
 
-class Backbone(BaseModule):
+class Backbone(PretrainedMixin, BaseModule):
     """Base class: the output stride can be read, and changed on a live network without touching its weights."""
 
     # Stride of what comes before the first unit.
     stem_stride = 4
+    # Keep batch normalisation in evaluation mode while training.
+    norm_eval = False
 
     def units(self) -> list[Unit]:
         """Describe the network from stem to end as a chain of stretches with one stride each."""
@@ -28,3 +33,23 @@ class Backbone(BaseModule):
             ValueError: the network can't have that output stride; the message says why. Nothing has been changed then.
         """
         set_output_stride(self.units(), output_stride, self.stem_stride)
+
+    def frozen_modules(self) -> list[nn.Module]:
+        """Return what is not trained."""
+        return []
+
+    def freeze(self) -> None:
+        """Put what is not trained into evaluation mode, and exclude its parameters from training."""
+        for module in self.frozen_modules():
+            module.eval()
+            module.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> 'Backbone':
+        """Switch the mode; what is frozen, and batch normalisation under ``norm_eval``, stays in evaluation mode."""
+        super().train(mode)
+        self.freeze()
+        if mode and self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
