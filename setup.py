@@ -34,6 +34,6 @@ setup(
             'setuptools<80',
         ],
         'crf': ['pydensecrf2'],
-        'tests': ['pytest', 'pytest-xdist', 'hypothesis', 'ruff', 'timm'],
+        'tests': ['pytest', 'pytest-xdist', 'hypothesis', 'ruff', 'timm', 'resnest', 'safetensors'],
     },
 )

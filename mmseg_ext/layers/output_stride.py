@@ -75,7 +75,7 @@ def remember_geometry(units: Sequence[Unit]) -> None:
 
 
 def multiply_dilations(units: Sequence[Unit], multi_grid: Sequence[int]) -> None:
-    """Multiply the dilations in the main paths of the last units by ``multi_grid``, one factor a unit.
+    """Multiply the dilations of the convolutions in the last units' main paths by ``multi_grid``, one factor a unit.
 
     Chen et al., DeepLabV3, arXiv:1706.05587, section 3.2.1.
 
@@ -86,7 +86,7 @@ def multiply_dilations(units: Sequence[Unit], multi_grid: Sequence[int]) -> None
         raise ValueError(f'multi_grid={tuple(multi_grid)} has more values than the {len(units)} blocks it is for')
     for unit, factor in zip(units[-len(multi_grid) :], multi_grid, strict=True):
         for layer in unit.branches[0]:
-            if _one(layer, 'kernel_size', 0) > 1:
+            if isinstance(layer, nn.Conv2d) and _one(layer, 'kernel_size') > 1:
                 _assign(layer, 'dilation', _one(layer, 'dilation') * factor)
                 _assign(layer, 'padding', _one(layer, 'padding', 0) * factor)
 

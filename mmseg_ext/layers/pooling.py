@@ -29,6 +29,8 @@ class AvgPool2d(nn.AvgPool2d):
         self.dilation = 1
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.kernel_size == self.stride == 1:
+            return x
         if not _is_dense(self):
             return super().forward(x)
         total = _window_sum(_pad_dilated(x, self, 0.0), self, (2, 3))
@@ -89,11 +91,40 @@ class PhasePool2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         d = self.dilation
-        if d == 1:
-            return x.mean((2, 3), keepdim=True)
         if min(x.shape[2:]) < d:
             raise ValueError(
                 f'PhasePool2d: a map of {x.shape[2]}x{x.shape[3]} is smaller than its dilation {d}; use a larger image'
             )
-        means = [x[:, :, i::d, j::d].mean((2, 3)) for i in range(d) for j in range(d)]
-        return torch.stack(means, dim=2).unflatten(2, (d, d))
+        if torch.compiler.is_compiling() or not (torch.is_grad_enabled() and x.requires_grad):
+            return _phase_mean(x, d)
+        return _PhaseMean.apply(x, d)
+
+
+def _phase_mean(x: Tensor, d: int) -> Tensor:
+    if d == 1:
+        return x.mean((2, 3), keepdim=True)
+    rows = torch.stack([x[:, :, i::d].mean(2) for i in range(d)], dim=2)  # (B, C, d, W)
+    return torch.stack([rows[..., j::d].mean(3) for j in range(d)], dim=3)
+
+
+class _PhaseMean(torch.autograd.Function):
+    """Mean of each phase. Autograd's own gradient of it would fill one map a phase; this one fills at most one."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, d: int) -> Tensor:
+        ctx.shape, ctx.d = x.shape, d
+        return _phase_mean(x, d)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        d, (*_, height, width) = ctx.d, ctx.shape
+        if d == 1:
+            return (grad / (height * width)).expand(ctx.shape), None
+        samples = [[len(range(i, height, d)) * len(range(j, width, d)) for j in range(d)] for i in range(d)]
+        return tile_phases(grad / grad.new_tensor(samples), height, width), None
+
+
+def tile_phases(x: Tensor, height: int, width: int) -> Tensor:
+    """Repeat a value for each phase, ``(B, C, d, d)``, over a map: ``(B, C, height, width)``."""
+    d = x.shape[2]
+    return x.repeat(1, 1, -(-height // d), -(-width // d))[:, :, :height, :width]

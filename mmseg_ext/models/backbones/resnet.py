@@ -5,13 +5,14 @@ Tricks for Image Classification", arXiv:1812.01187, section 4. Drop-ins for mmse
 arguments, state-dict keys and results.
 """
 
+import math
+import re
 import warnings
 from collections.abc import Sequence
 
 import torch
 from mmcv.cnn import build_conv_layer, build_norm_layer
 from mmengine.model import Sequential
-from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor, nn
 
 from mmseg_ext.layers import AvgPool2d, Unit, mmseg_dilation_plan, multiply_dilations, remember_geometry
@@ -65,6 +66,9 @@ class ResNet(Backbone):
         152: (Bottleneck, (3, 8, 36, 3)),
     }
 
+    # Depth -> blocks of the second and third stage that share one learning rate.
+    _depth_groups = {50: (2, 3), 101: (2, 3), 152: (4, 4)}
+
     def __init__(
         self,
         depth: int,
@@ -115,7 +119,8 @@ class ResNet(Backbone):
             raise ValueError(f'num_stages={num_stages} must be 1, 2, 3 or 4')
         if not len(strides) == len(dilations) == num_stages:
             raise ValueError(f'strides={strides} and dilations={dilations} need {num_stages} values each (num_stages)')
-        if output_stride is not None and (tuple(strides), tuple(dilations)) != ((1, 2, 2, 2), (1, 1, 1, 1)):
+        native = (1, 2, 2, 2)[:num_stages], (1, 1, 1, 1)[:num_stages]
+        if output_stride is not None and (tuple(strides), tuple(dilations)) != native:
             raise ValueError(
                 f'output_stride={output_stride} excludes strides={strides} and dilations={dilations}: drop the two'
             )
@@ -171,7 +176,7 @@ class ResNet(Backbone):
             growth = dilations[i] // (dilations[i - 1] if i else 1)
             units += [b.unit(removed=growth if k == 0 and strides[i] == 1 else 1) for k, b in enumerate(stage)]
         self.feat_dim = inplanes
-        self._freeze_stages()
+        self.freeze()
         if output_stride is not None and multi_grid is not None:
             multiply_dilations(units, multi_grid)
         remember_geometry(units)
@@ -194,6 +199,7 @@ class ResNet(Backbone):
         plan: list[tuple[int, int]],
         avg_down: bool,
         drop_path_rates: list[float],
+        first_kwargs: dict = {},  # noqa: B006
         **kwargs,
     ) -> Sequential:
         outplanes = planes * block.expansion
@@ -217,10 +223,40 @@ class ResNet(Backbone):
                     norm_cfg=self.norm_cfg,
                     drop_path_rate=drop_path_rates[i],
                     **kwargs,
+                    **(first_kwargs if i == 0 else {}),
                 )
                 for i, (stride, dilation) in enumerate(plan)
             )
         )
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Return the depth of a parameter for layer-wise learning rates, and the number of depths, as mmpretrain does.
+
+        Stem 0, first and last stage one depth each, the two stages between them in groups of two to six blocks; what
+        does not start with ``prefix`` is behind the backbone.
+
+        Args:
+            param_name: full name of the parameter, such as ``backbone.layer3.5.conv1.weight``.
+            prefix: what the backbone's parameters start with, such as ``backbone.``.
+
+        Raises:
+            ValueError: the depth of the network has no such grouping.
+        """
+        if self.depth not in self._depth_groups:
+            raise ValueError(
+                f'layer-wise learning rates are defined for depths {list(self._depth_groups)}, not {self.depth}'
+            )
+        groups = self._depth_groups[self.depth]
+        counts = [math.ceil(len(getattr(self, f'layer{i}')) / size) for i, size in zip((2, 3), groups, strict=True)]
+        last = 2 + sum(counts)
+        if not param_name.startswith(prefix):
+            return last + 1, last + 2
+        match = re.match(r'layer(\d)\.(\d+)\.', param_name.removeprefix(prefix))
+        if match is None:
+            return 0, last + 2
+        stage, block = int(match[1]), int(match[2])
+        depths = {1: 1, 2: 2 + block // groups[0], 3: 2 + counts[0] + block // groups[1], 4: last}
+        return depths[stage], last + 2
 
     @staticmethod
     def _stage_plugins(plugins: list[dict] | None, stage: int, num_stages: int) -> list[dict] | None:
@@ -265,24 +301,11 @@ class ResNet(Backbone):
                 outs.append(x)
         return tuple(outs)
 
-    def _freeze_stages(self) -> None:
+    def frozen_modules(self) -> list[nn.Module]:
         if self.frozen_stages < 0:
-            return
-        frozen = [self.stem] if self.deep_stem else [self.conv1, self.norm1]
-        frozen += [getattr(self, name) for name in self.res_layers[: self.frozen_stages]]
-        for module in frozen:
-            module.eval()
-            module.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> 'ResNet':
-        """Switch the mode; frozen stages, and all batch normalisation under ``norm_eval``, stay in evaluation mode."""
-        super().train(mode)
-        self._freeze_stages()
-        if mode and self.norm_eval:
-            for module in self.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
-        return self
+            return []
+        stem = [self.stem] if self.deep_stem else [self.conv1, self.norm1]
+        return stem + [getattr(self, name) for name in self.res_layers[: self.frozen_stages]]
 
 
 @MODELS.register_module()

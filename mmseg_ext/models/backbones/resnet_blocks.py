@@ -19,10 +19,10 @@ class ResidualBlock(BaseModule):
 
     expansion: int
     last_norm: str
+    downsample: nn.Module | None  # set behind the other layers: optimizer states of mmseg count on the order
 
     def __init__(
         self,
-        downsample: nn.Module | None,
         with_cp: bool,
         norm_cfg: dict,
         drop_path_rate: float,
@@ -32,7 +32,6 @@ class ResidualBlock(BaseModule):
         self.norm_cfg = norm_cfg
         self.with_cp = with_cp
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = downsample
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0 else nn.Identity()
 
     def add_norm(self, channels: int, index: int) -> None:
@@ -53,16 +52,23 @@ class ResidualBlock(BaseModule):
         raise NotImplementedError
 
     def spatial_layers(self) -> list[nn.Module]:
-        """Layers of the main path with a kernel larger than one or a stride, the one that carries the stride first."""
+        """Layers of the main path with a kernel larger than one or a stride, in order."""
         raise NotImplementedError
+
+    @property
+    def strided_layer(self) -> nn.Module:
+        """The one of them that carries the stride."""
+        return self.spatial_layers()[0]
 
     def unit(self, removed: int = 1) -> Unit:
         """Describe the block for a change of output stride; ``removed`` is the stride it was built without."""
-        branches = [self.spatial_layers()]
+        main = self.spatial_layers()
+        branches, strided = [main], [[layer is self.strided_layer for layer in main].index(True)]
         if self.downsample is not None:
             # Average pooling carries the shortcut's stride where there is one, else the 1x1 convolution.
             branches.append([self.downsample[0]])
-        return Unit(branches, strided=[0] * len(branches), removed=removed)
+            strided.append(0)
+        return Unit(branches, strided, removed)
 
     def _sum(self, x: Tensor) -> Tensor:
         out = self.drop_path(self.residual(x))
@@ -97,7 +103,7 @@ class BasicBlock(ResidualBlock):
         drop_path_rate: float = 0.0,
         init_cfg: dict | None = None,
     ):
-        super().__init__(downsample, with_cp, norm_cfg, drop_path_rate, init_cfg)
+        super().__init__(with_cp, norm_cfg, drop_path_rate, init_cfg)
         if dcn is not None or plugins is not None:
             raise ValueError('dcn and plugins need bottleneck blocks: use depth 50, 101 or 152, or leave them out')
         self.conv1 = build_conv_layer(
@@ -108,10 +114,7 @@ class BasicBlock(ResidualBlock):
         # mmseg's `dilations` never dilate the second convolution; a change of output stride does.
         self.conv2 = build_conv_layer(conv_cfg, planes, planes, 3, padding=1, bias=False)
         self.add_norm(planes, 2)
-
-    @property
-    def last_norm_name(self) -> str:
-        return 'norm2'
+        self.downsample = downsample
 
     def spatial_layers(self) -> list[nn.Module]:
         return [self.conv1, self.conv2]
@@ -146,13 +149,14 @@ class Bottleneck(ResidualBlock):
         drop_path_rate: float = 0.0,
         init_cfg: dict | None = None,
     ):
-        super().__init__(downsample, with_cp, norm_cfg, drop_path_rate, init_cfg)
+        super().__init__(with_cp, norm_cfg, drop_path_rate, init_cfg)
         if style not in ('pytorch', 'caffe'):
             raise ValueError(f"style={style!r} must be 'pytorch' or 'caffe'")
         self.style = style
         stride1, stride2 = (1, stride) if style == 'pytorch' else (stride, 1)
-        self.conv1 = build_conv_layer(conv_cfg, inplanes, planes, kernel_size=1, stride=stride1, bias=False)
-        self.add_norm(planes, 1)
+        width = self.inner_width(planes)
+        self.conv1 = build_conv_layer(conv_cfg, inplanes, width, kernel_size=1, stride=stride1, bias=False)
+        self.add_norm(width, 1)
         conv2_cfg = conv_cfg
         if dcn is not None:
             dcn = dict(dcn)
@@ -160,17 +164,25 @@ class Bottleneck(ResidualBlock):
                 if conv_cfg is not None:
                     raise ValueError(f'conv_cfg={conv_cfg} and dcn={dcn} both choose the 3x3 convolution: drop one')
                 conv2_cfg = dcn
-        self.conv2 = build_conv_layer(
-            conv2_cfg, planes, planes, kernel_size=3, stride=stride2, padding=dilation,
-            dilation=dilation, bias=False,
-        )  # fmt: skip
-        self.add_norm(planes, 2)
-        self.conv3 = build_conv_layer(conv_cfg, planes, planes * self.expansion, kernel_size=1, bias=False)
+        self.add_conv2(conv2_cfg, width, stride2, dilation)
+        self.conv3 = build_conv_layer(conv_cfg, width, planes * self.expansion, kernel_size=1, bias=False)
         self.add_norm(planes * self.expansion, 3)
-        channels = dict(after_conv1=planes, after_conv2=planes, after_conv3=planes * self.expansion)
+        self.downsample = downsample
+        channels = dict(after_conv1=width, after_conv2=width, after_conv3=planes * self.expansion)
         self.plugin_names = {position: [] for position in _PLUGIN_POSITIONS}
         for plugin in plugins or []:
             self._add_plugin(plugin['cfg'], plugin['position'], channels)
+
+    def inner_width(self, planes: int) -> int:
+        """Channels between the 1x1 convolutions."""
+        return planes
+
+    def add_conv2(self, conv_cfg: dict | None, width: int, stride: int, dilation: int) -> None:
+        """Add the 3x3 convolution and its normalisation."""
+        self.conv2 = build_conv_layer(
+            conv_cfg, width, width, kernel_size=3, stride=stride, padding=dilation, dilation=dilation, bias=False
+        )
+        self.add_norm(width, 2)
 
     def _add_plugin(self, cfg: dict, position: str, channels: dict[str, int]) -> None:
         if position not in channels:
@@ -185,10 +197,6 @@ class Bottleneck(ResidualBlock):
     @property
     def norm3(self) -> nn.Module:
         return getattr(self, self.norm3_name)
-
-    @property
-    def last_norm_name(self) -> str:
-        return 'norm3'
 
     def _plugins(self, x: Tensor, position: str) -> Tensor:
         # mmseg feeds every plugin of a position the same input and keeps the last one's output; so do we, for its

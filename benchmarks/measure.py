@@ -1,0 +1,113 @@
+"""Time and memory of several sides of a comparison.
+
+The sides take turns, so that whatever else the machine does meets all of them, and the middle of their times counts.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+_CLOCKS = dict(wall=time.perf_counter, cpu=time.process_time)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Median and least seconds of one side, and the median over the rounds of its time over the first side's."""
+
+    seconds: float
+    best: float
+    ratio: float
+
+
+def time_alternating(
+    sides: dict[str, Callable[[], object]], repeats: int, device: torch.device, clock: str = 'wall'
+) -> dict[str, Timing]:
+    """Run the sides in turn, ``repeats`` rounds after one for warming up.
+
+    Args:
+        sides: name -> what to run; the first is the one to compare with.
+        repeats: rounds that count.
+        device: where they run.
+        clock: 'wall', or 'cpu' for the processor time of all threads, which other programs disturb less.
+    """
+    rounds = []
+    for _ in range(repeats + 1):
+        rounds.append({name: _seconds(run, device, _CLOCKS[clock]) for name, run in sides.items()})
+    rounds = rounds[1:]
+    first = next(iter(sides))
+    return {
+        name: Timing(
+            statistics.median(r[name] for r in rounds),
+            min(r[name] for r in rounds),
+            statistics.median(r[name] / r[first] for r in rounds),
+        )
+        for name in sides
+    }
+
+
+def _seconds(run: Callable[[], object], device: torch.device, clock: Callable[[], float]) -> float:
+    _synchronise(device)
+    start = clock()
+    run()
+    _synchronise(device)
+    return clock() - start
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
+
+
+def peak_memory(run: Callable[[], object], device: torch.device) -> int:
+    """Return the most bytes of tensors that ``run`` holds at one time beyond those that exist before.
+
+    On the CPU that is what torch's allocator gave out, so two runs give the same number whatever else the machine does.
+    """
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        run()
+    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == '[memory]']
+    held = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
+def parser(description: str, names: Sequence[str], size: int, repeats: int) -> argparse.ArgumentParser:
+    """Return the options that all benchmark commands share."""
+    options = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    options.add_argument('--only', choices=names, action='append', help='run this comparison alone; can be repeated')
+    options.add_argument('--size', type=int, default=size, help='height and width of the image')
+    options.add_argument('--batch', type=int, default=1, help='images in a batch')
+    options.add_argument('--repeats', type=int, default=repeats, help='rounds of each measurement')
+    options.add_argument('--threads', type=int, default=torch.get_num_threads(), help='threads of torch')
+    options.add_argument('--precision', choices=('fp32', 'bf16'), default='fp32', help='bf16: under autocast')
+    options.add_argument('--clock', choices=list(_CLOCKS), default='wall', help="cpu: processor time of all threads")
+    options.add_argument('--device', default='cpu', help='cpu or cuda')
+    return options
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a Markdown table, the first column to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [cells[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(cells[1:], widths[1:], strict=True))]
+        return f'| {" | ".join(padded)} |'
+
+    print(line(header))
+    print(f'|{"|".join("-" * (w + 2) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(widths))}|')
+    for row in rows:
+        print(line(row))
