@@ -15,5 +15,8 @@ def _isolated(tmp_path, monkeypatch):
     """Give each test its own cache folder, random seed and default scope (which is global to the process)."""
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
     torch.manual_seed(0)
-    with DefaultScope.overwrite_default_scope(None):
-        yield
+    scopes = DefaultScope._instance_dict.copy()
+    DefaultScope._instance_dict.clear()
+    yield
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(scopes)

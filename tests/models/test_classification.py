@@ -24,7 +24,7 @@ CONFIG = Path(__file__).parents[2] / 'configs/cls_s50_imagenet.py'
 )
 def test_the_imagenet_config_trains_one_step_and_predicts_top_k(backbone, channels):
     cfg = load_config(str(CONFIG))
-    cfg.model.backbone = dict(backbone, out_indices=(4,) if 'VGG' in backbone['type'] else (3,))
+    cfg.model.backbone = dict(backbone, out_indices=(4,) if 'ResNe' not in backbone['type'] else (3,))
     cfg.model.head.in_channels = channels
     cfg.model.data_preprocessor = dict(cfg.data_preprocessor)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
