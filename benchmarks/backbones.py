@@ -142,8 +142,9 @@ def main() -> None:
     header = ['', 'forward ms', 'best', 'ratio', 'step ms', 'best', 'ratio', 'step MiB', 'difference']
     print(
         f'{options.batch}x3x{options.size}x{options.size}, {options.precision}, {options.device}, '
-        f'{options.threads} threads, {options.clock} clock, torch {torch.__version__}; ms: median; ratio: over the first row of a network (above 1: slower '
-        'than ours); MiB: peak of a training step; difference: of the last features from the reference, over its largest'
+        f'{options.threads} threads, {options.clock} clock, torch {torch.__version__}. ms: median; ratio: over the '
+        "first row of a network (above 1: slower than ours); MiB: a training step's peak; difference: of the last "
+        'features from the reference, over its largest'
     )
     print_table(header, rows)
 

@@ -36,8 +36,10 @@ def time_alternating(
         clock: 'wall', or 'cpu' for the processor time of all threads, which other programs disturb less.
     """
     rounds = []
-    for _ in range(repeats + 1):
-        rounds.append({name: _seconds(run, device, _CLOCKS[clock]) for name, run in sides.items()})
+    for i in range(repeats + 1):
+        # Back and forth, so that no side always comes behind the same other one.
+        order = list(sides.items())[:: -1 if i % 2 else 1]
+        rounds.append({name: _seconds(run, device, _CLOCKS[clock]) for name, run in order})
     rounds = rounds[1:]
     first = next(iter(sides))
     return {
@@ -94,7 +96,7 @@ def parser(description: str, names: Sequence[str], size: int, repeats: int) -> a
     options.add_argument('--repeats', type=int, default=repeats, help='rounds of each measurement')
     options.add_argument('--threads', type=int, default=torch.get_num_threads(), help='threads of torch')
     options.add_argument('--precision', choices=('fp32', 'bf16'), default='fp32', help='bf16: under autocast')
-    options.add_argument('--clock', choices=list(_CLOCKS), default='wall', help="cpu: processor time of all threads")
+    options.add_argument('--clock', choices=list(_CLOCKS), default='wall', help='cpu: processor time of all threads')
     options.add_argument('--device', default='cpu', help='cpu or cuda')
     return options
 

@@ -38,7 +38,9 @@ class RectifiedConv2d(nn.Conv2d):
             return out
         taps = 1 if self.average else self.kernel_size[0] * self.kernel_size[1]
         rows, columns = (self._taps_inside(axis, x.shape[axis + 2], out.shape[axis + 2], x.device) for axis in (0, 1))
-        return out * (taps / (rows[:, None] * columns)).to(out.dtype)
+        # Far out in a wide padding there is no tap, and nothing to scale.
+        inside = (rows[:, None] * columns).clamp(min=1).to(torch.promote_types(out.dtype, torch.float32))
+        return out * (taps / inside).to(out.dtype)
 
     def _taps_inside(self, axis: int, size: int, out_size: int, device: torch.device) -> Tensor:
         """For each output position along an axis, how many taps lie inside the image: ``(out_size,)``."""

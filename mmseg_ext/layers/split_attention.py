@@ -1,6 +1,6 @@
 """Split attention (Zhang et al., "ResNeSt: Split-Attention Networks", arXiv:2004.08955, section 3.1).
 
-The layer of the official code, with its state-dict keys. Ours differs in what it computes with, not in what it computes:
+The layer of the official code, with its state-dict keys. What ours does otherwise:
 
 - the pooled sum of the splits is the sum of the pooled splits, so the splits are never added at full size;
 - the weighted sum runs into one map, without a product of all splits;

@@ -58,7 +58,7 @@ def test_official_network(depth, dilation):
 
 @pytest.mark.parametrize('dilation', [dict(dilation=1), dict(dilation=2), dict(dilated=True)])
 @pytest.mark.parametrize('avd_first', [False, True])
-@pytest.mark.parametrize(('groups', 'width'), [(1, 64), (2, 40)])
+@pytest.mark.parametrize(('groups', 'width'), [(1, 64), (2, 32)])
 @pytest.mark.parametrize('radix', [1, 2, 4])
 def test_official_radix_and_cardinality(radix, groups, width, avd_first, dilation):
     reference = OfficialResNeSt(14, radix=radix, groups=groups, bottleneck_width=width, avd_first=avd_first, **dilation)
@@ -77,9 +77,13 @@ def test_official_radix_and_cardinality(radix, groups, width, avd_first, dilatio
     check_parity(ours, reference, under_our_keys(reference.state_dict()))
 
 
-def test_official_network_at_full_width():
-    reference = random_network(OfficialResNeSt(50, narrow=1, stem_channels=64, radix=2, dilated=True))
-    ours = ResNeSt(depth=50, dilated_form='official', **OS8)
+@pytest.mark.parametrize(('radix', 'groups', 'width'), [(2, 1, 64), (4, 2, 40), (1, 4, 24)])
+def test_official_network_at_full_width(radix, groups, width):
+    reference = OfficialResNeSt(
+        26, narrow=1, stem_channels=64, radix=radix, groups=groups, bottleneck_width=width, dilated=True
+    )
+    random_network(reference)
+    ours = ResNeSt(depth=26, radix=radix, groups=groups, base_width=width, dilated_form='official', **OS8)
     check_parity(ours, reference, under_our_keys(reference.state_dict()))
 
 
@@ -98,14 +102,16 @@ def test_timm_radix_and_cardinality(radix, groups, width, avd_first):
 
 
 @pytest.mark.parametrize(
-    'arguments',
-    [{}, OS8, OS16, dict(OS8, contract_dilation=True), dict(OS8, multi_grid=(1, 2, 4))],
-    ids=['os32', 'os8', 'os16', 'contract', 'multi_grid'],
+    ('depth', 'arguments'),
+    [
+        *((depth, arguments) for depth in (50, 101, 152, 200) for arguments in ({}, OS8)),
+        (50, OS16),
+        (50, dict(OS8, contract_dilation=True)),
+        (50, dict(OS8, multi_grid=(1, 2, 4))),
+    ],
+    ids=str,
 )
-@pytest.mark.parametrize('depth', [50, 101, 152, 200])
 def test_mmseg_network(depth, arguments):
-    if depth > 50 and arguments not in ({}, OS8):
-        pytest.skip('one depth is enough for the rules of dilation')
     reference = random_network(MmsegResNeSt(depth=depth, **NARROW, **arguments))
     check_parity(ResNeSt(depth=depth, **NARROW, **arguments), reference, reference.state_dict())
 
@@ -116,7 +122,7 @@ def test_mmseg_network(depth, arguments):
         dict(radix=1),
         dict(radix=4),
         dict(groups=2),
-        dict(radix=4, groups=2, base_width=6, reduction_factor=2),
+        dict(radix=4, groups=2, base_width=12, reduction_factor=2),
         dict(avg_down_stride=False),
         dict(style='caffe'),
         dict(norm_cfg=dict(type='GN', num_groups=4)),

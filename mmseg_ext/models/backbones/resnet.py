@@ -67,7 +67,7 @@ class ResNet(Backbone):
     }
 
     # Depth -> blocks of the second and third stage that share one learning rate.
-    _depth_groups = {50: (2, 3), 101: (2, 3), 152: (4, 4)}
+    _depth_groups = {50: (2, 3), 101: (2, 3), 152: (4, 4), 200: (4, 4), 269: (5, 6)}
 
     def __init__(
         self,
