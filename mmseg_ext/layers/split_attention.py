@@ -246,7 +246,11 @@ class _ReLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         x = ctx.again.pop(*ctx.saved_tensors)
-        return torch.ops.aten.threshold_backward(grad, x, 0), None, None, None, None
+        if torch.is_grad_enabled():
+            grad = grad * (x > 0)
+        else:
+            grad = torch.ops.aten.threshold_backward.grad_input(grad, x, 0, grad_input=x)
+        return grad, None, None, None, None
 
 
 class _WeightedSum(torch.autograd.Function):
@@ -265,5 +269,10 @@ class _WeightedSum(torch.autograd.Function):
         splits = x.unflatten(1, (ctx.radix, -1)).unbind(1)
         grad_attention = torch.cat([_sum_phases(split * grad, attention.shape[2]) for split in splits], dim=1)
         weights = _tile(attention.to(grad.dtype), grad).unflatten(1, (ctx.radix, -1))
-        grad_x = (grad.unsqueeze(1) * weights).flatten(1, 2)
+        if torch.is_grad_enabled():
+            grad_x = (grad.unsqueeze(1) * weights).flatten(1, 2)
+        else:
+            # Not a view, so that autograd can add the pool's gradient in place.
+            grad_x = torch.empty_like(x)
+            torch.mul(grad.unsqueeze(1), weights, out=grad_x.unflatten(1, (ctx.radix, -1)))
         return grad_x, grad_attention.to(attention.dtype), *(None for _ in range(2 + len(saved)))
