@@ -54,7 +54,7 @@ OPTIM_WRAPPERS = _registry('OPTIM_WRAPPERS', 'mmseg_ext.engine.optim_wrapper')
 OPTIM_WRAPPER_CONSTRUCTORS = _registry('OPTIM_WRAPPER_CONSTRUCTORS', 'mmseg_ext.engine.optim_wrapper_constructor')
 PARAM_SCHEDULERS = _registry('PARAM_SCHEDULERS')
 
-METRICS = _registry('METRICS')
+METRICS = _registry('METRICS', 'mmseg_ext.evaluation')
 EVALUATOR = _registry('EVALUATOR')
 TASK_UTILS = _registry('TASK_UTILS')
 VISUALIZERS = _registry('VISUALIZERS')

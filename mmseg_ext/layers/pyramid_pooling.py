@@ -1,6 +1,7 @@
 """Pyramid pooling module of PSPNet (Zhao et al., arXiv:1612.01105, section 3.2).
 
-Ours returns the pooled maps at their own size, so that the caller can choose how they are joined with the input.
+Ours returns the pooled maps at their own size, so that the caller can choose how they are joined with the input. Its
+single level with a 1x1 grid is the image pooling of DeepLabV3 (Chen et al., arXiv:1706.05587, section 3.3).
 """
 
 from collections.abc import Callable, Sequence
@@ -10,6 +11,33 @@ from torch import Tensor, nn
 from .batch_norm import check_norm_input
 
 
+class PooledProjection(nn.Sequential):
+    """Average-pool a feature map to a grid and project it: ``(B, C, H, W)`` to ``(B, C', scale, scale)``.
+
+    Args:
+        scale: side length of the grid, in cells.
+        projection: the module (a 1x1 convolution in the papers) that is applied to the pooled map.
+        path: where the layer is in its network, for error messages.
+    """
+
+    def __init__(self, scale: int, projection: nn.Module, path: str):
+        super().__init__(nn.AdaptiveAvgPool2d(scale), projection)
+        self.path = path
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class.
+
+        Raises:
+            ValueError: in training, a batch of one leaves batch normalisation behind a 1x1 grid one value a channel.
+        """
+        pool, projection = self
+        x = pool(x)
+        if self.training and x.numel() == x.shape[1]:
+            for name, layer in projection.named_modules():
+                check_norm_input(layer, x, f'{self.path}.1.{name}')
+        return projection(x)
+
+
 class PyramidPooling(nn.ModuleList):
     """Average-pool a feature map to several grids and project each.
 
@@ -17,10 +45,19 @@ class PyramidPooling(nn.ModuleList):
         pool_scales: side length of each grid, in cells.
         make_projection: called once a grid; returns the module (a 1x1 convolution in the paper) that is applied to
             the pooled map.
+
+    Raises:
+        ValueError: ``pool_scales`` is not a list of positive integers.
     """
 
     def __init__(self, pool_scales: Sequence[int], make_projection: Callable[[], nn.Module]):
-        super().__init__(nn.Sequential(nn.AdaptiveAvgPool2d(scale), make_projection()) for scale in pool_scales)
+        if not isinstance(pool_scales, (list, tuple)) or not all(isinstance(s, int) and s > 0 for s in pool_scales):
+            raise ValueError(
+                f'pool_scales must be a list of positive integers such as (1, 2, 3, 6), got {pool_scales!r}'
+            )
+        super().__init__(
+            PooledProjection(scale, make_projection(), f'pyramid pooling {i}') for i, scale in enumerate(pool_scales)
+        )
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map ``(B, C, H, W)`` to one ``(B, C', scale, scale)`` for each scale.
@@ -28,12 +65,4 @@ class PyramidPooling(nn.ModuleList):
         Raises:
             ValueError: in training, a batch of one leaves batch normalisation behind a 1x1 grid one value a channel.
         """
-        return [self._level(i, x) for i in range(len(self))]
-
-    def _level(self, index: int, x: Tensor) -> Tensor:
-        pool, projection = self[index]
-        x = pool(x)
-        if self.training and x.numel() == x.shape[1]:
-            for name, layer in projection.named_modules():
-                check_norm_input(layer, x, f'pyramid pooling {index}.1.{name}')
-        return projection(x)
+        return [level(x) for level in self]
