@@ -31,17 +31,40 @@ def streamed_labels(
     batch, classes, *size = logits.shape
     if tuple(size) != resampling.in_size:
         raise ValueError(f'resampling from {resampling.in_size} does not fit logits of {tuple(size)}; use their size')
-    labels = logits.new_empty(batch, *resampling.out_size, dtype=torch.uint8 if classes <= 256 else torch.int16)
-    probabilities = logits.new_empty(labels.shape, dtype=torch.float32) if probability else None
+    result = LabelMap((batch, *resampling.out_size), classes, logits.device, threshold, probability)
     with full_precision(logits.device):
         for part, tile in stream_tiles(logits, resampling):
-            if classes == 1:
-                positive = tile[0].sigmoid()
-                labels[part] = positive > threshold
-            else:
-                best, labels[part] = tile.max(0)
-            if probability and classes == 1:
-                probabilities[part] = torch.where(positive > threshold, positive, 1 - positive)
-            elif probability:
-                probabilities[part] = (tile - best).exp_().sum(0).reciprocal_()
-    return labels, probabilities
+            result.set(part, tile)
+    return result.labels, result.probabilities
+
+
+class LabelMap:
+    """Labels, and their probabilities where asked for, that are filled tile by tile.
+
+    Args:
+        shape: ``(B, H, W)``.
+        classes: channels of the logits.
+        device: of the labels.
+        threshold, probability: as in :func:`streamed_labels`.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int], classes: int, device: torch.device, threshold: float, probability: bool
+    ):
+        self.threshold = threshold
+        self.labels = torch.empty(shape, dtype=torch.uint8 if classes <= 256 else torch.int16, device=device)
+        self.probabilities = torch.empty(shape, device=device) if probability else None
+
+    def set(self, part: tuple[int, slice, slice], logits: Tensor) -> None:
+        """Fill image, rows and columns from logits ``(C, r, c)`` of their size."""
+        if len(logits) == 1:
+            positive = logits[0].sigmoid()
+            self.labels[part] = positive > self.threshold
+        else:
+            best, self.labels[part] = logits.max(0)
+        if self.probabilities is None:
+            return
+        if len(logits) == 1:
+            self.probabilities[part] = torch.where(positive > self.threshold, positive, 1 - positive)
+        else:
+            self.probabilities[part] = (logits - best).exp_().sum(0).reciprocal_()

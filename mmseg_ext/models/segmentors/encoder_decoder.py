@@ -1,0 +1,168 @@
+"""The segmentor: backbone, neck and heads. A drop-in for ``mmseg.EncoderDecoder``: its arguments, keys and results.
+
+Ours never holds full-size logits (``streaming.py``), can change its output stride when it is trained, and tells heads
+the channels that their configs leave out.
+"""
+
+from mmengine.structures import PixelData
+from mmseg.models.segmentors import EncoderDecoder as _EncoderDecoder
+from mmseg.structures import SegDataSample
+from mmseg.utils import add_prefix
+from torch import Tensor, nn
+
+from mmseg_ext.layers import Resampling, streamed_labels
+from mmseg_ext.layers.resampling import compute_dtype
+from mmseg_ext.models.decode_heads import AtrousHead
+from mmseg_ext.registry import MODELS
+
+from .features import feature_info, with_channels
+from .slide import slide_labels
+from .streaming import input_size, streamed_loss, streams_loss, streams_prediction, to_original
+
+
+@MODELS.register_module()
+class EncoderDecoder(_EncoderDecoder):
+    """Segmentor of a backbone and one decode head, with auxiliary heads for training.
+
+    ``predict`` returns samples with ``pred_sem_seg``: labels ``(1, H, W)``, uint8 or, above 256 classes, int16. In
+    ``test_cfg``, beside mmseg's entries:
+
+    - ``keep_logits=True``: also ``seg_logits``, the full-size logits, by mmseg's own code.
+    - ``probability=True``: also ``pred_probability``, that of the label, ``(1, H, W)`` in float32.
+    - ``batch``: in ``mode='slide'``, how many windows go through the network at once (1).
+
+    Heads that predict or compute their loss in another way than mmseg's base class are run as mmseg runs them.
+
+    Args:
+        kwargs: arguments of mmseg's ``EncoderDecoder``. A head's config may leave out its channels.
+
+    Raises:
+        ValueError: ``test_cfg`` has another mode than 'whole' and 'slide', or no size of the windows.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if self.test_cfg is not None:
+            _check_test_cfg(self.test_cfg)
+        stride = getattr(self.backbone, 'output_stride', None)
+        for head in self._heads():
+            # Of other features than the last, the stride is found when it is needed.
+            if isinstance(head, AtrousHead) and not self.with_neck and _is_last(head, self.backbone):
+                head.output_stride = stride
+
+    def _init_decode_head(self, decode_head: dict) -> None:
+        super()._init_decode_head(self._with_channels(decode_head))
+
+    def _init_auxiliary_head(self, auxiliary_head: dict | list[dict] | None) -> None:
+        if isinstance(auxiliary_head, list):
+            auxiliary_head = [self._with_channels(cfg) for cfg in auxiliary_head]
+        elif auxiliary_head is not None:
+            auxiliary_head = self._with_channels(auxiliary_head)
+        super()._init_auxiliary_head(auxiliary_head)
+
+    def _with_channels(self, cfg: dict) -> dict:
+        return with_channels(cfg, self.backbone, self.neck if self.with_neck else None)
+
+    def _heads(self) -> list[nn.Module]:
+        return [self.decode_head, *(self._auxiliary_heads() if self.with_auxiliary_head else [])]
+
+    def _auxiliary_heads(self) -> list[nn.Module]:
+        heads = self.auxiliary_head
+        return list(heads) if isinstance(heads, nn.ModuleList) else [heads]
+
+    def set_output_stride(self, output_stride: int) -> None:
+        """Change the output stride of the backbone, and the rates of the atrous heads with it; weights stay.
+
+        Raises:
+            ValueError: the backbone or a head can't have it; the message says why. Nothing has been changed then.
+        """
+        if not hasattr(self.backbone, 'set_output_stride'):
+            raise ValueError(
+                f'output_stride={output_stride}: {type(self.backbone).__name__} cannot change it; use a backbone of '
+                'mmseg_ext, or mmseg_ext.layers.rewrite_dilation on it and set_output_stride on the heads'
+            )
+        neck = self.neck if self.with_neck else None
+        heads = [head for head in self._heads() if isinstance(head, AtrousHead)]
+        before, present = feature_info(self.backbone, neck), self.backbone.output_stride
+        self.backbone.set_output_stride(output_stride)
+        changed = []
+        try:
+            after = feature_info(self.backbone, neck)
+            for head in heads:
+                index = head.in_index[0] if isinstance(head.in_index, (list, tuple)) else head.in_index
+                head.output_stride = before[index].stride
+                head.set_output_stride(after[index].stride)
+                changed.append((head, before[index].stride))
+        except ValueError:
+            for head, stride in changed:
+                head.set_output_stride(stride)
+            self.backbone.set_output_stride(present)
+            raise
+
+    def _decode_head_forward_train(self, inputs: list[Tensor], data_samples: list) -> dict[str, Tensor]:
+        return add_prefix(self._head_loss(self.decode_head, inputs, data_samples), 'decode')
+
+    def _auxiliary_head_forward_train(self, inputs: list[Tensor], data_samples: list) -> dict[str, Tensor]:
+        losses = {}
+        several = isinstance(self.auxiliary_head, nn.ModuleList)
+        for i, head in enumerate(self._auxiliary_heads()):
+            losses.update(add_prefix(self._head_loss(head, inputs, data_samples), f'aux_{i}' if several else 'aux'))
+        return losses
+
+    def _head_loss(self, head: nn.Module, inputs: list[Tensor], data_samples: list) -> dict[str, Tensor]:
+        if streams_loss(head):
+            return streamed_loss(head, inputs, data_samples)
+        return head.loss(inputs, data_samples, self.train_cfg)
+
+    def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
+        """Predict the labels of preprocessed images.
+
+        Args:
+            inputs: ``(B, C, H, W)``.
+            data_samples: what is known of each image (padding, flip, original size); None: labels of ``H x W``.
+
+        Returns:
+            The samples, with the predictions; see the class.
+        """
+        if self.test_cfg.get('keep_logits') or not streams_prediction(self.decode_head):
+            return super().predict(inputs, data_samples)
+        if data_samples is None:
+            metas = [dict(img_shape=inputs.shape[2:], ori_shape=inputs.shape[2:])] * len(inputs)
+            data_samples = [SegDataSample() for _ in metas]
+        else:
+            metas = [sample.metainfo for sample in data_samples]
+        options = dict(threshold=self.decode_head.threshold or 0.0, probability=self.test_cfg.get('probability', False))
+        if self.test_cfg.get('mode', 'whole') == 'slide':
+            results = slide_labels(self, inputs, metas, **options)
+        else:
+            logits, resamplings = self.low_resolution(inputs, metas)
+            results = [streamed_labels(logit[None], r, **options) for logit, r in zip(logits, resamplings, strict=True)]
+        for sample, (labels, probability) in zip(data_samples, results, strict=True):
+            sample.set_data(dict(pred_sem_seg=PixelData(data=labels)))
+            if probability is not None:
+                sample.set_data(dict(pred_probability=PixelData(data=probability)))
+        return data_samples
+
+    def low_resolution(self, inputs: Tensor, metas: list[dict]) -> tuple[Tensor, list[Resampling]]:
+        """Return the head's logits ``(B, C, h, w)``, and the way of each image's to its original size."""
+        logits = self.decode_head.forward(self.extract_feat(inputs))
+        align_corners = self.align_corners
+        resampling = Resampling(logits.shape[2:], compute_dtype(logits)).resize(input_size(metas[0]), align_corners)
+        return logits, [to_original(resampling, meta, align_corners) for meta in metas]
+
+
+def _is_last(head: AtrousHead, backbone: nn.Module) -> bool:
+    last = len(getattr(backbone, 'out_indices', [])) - 1
+    return head.in_index in (-1, last)
+
+
+def _check_test_cfg(cfg: dict) -> None:
+    mode = cfg.get('mode', 'whole')
+    if mode not in ('whole', 'slide'):
+        raise ValueError(f"test_cfg.mode={mode!r} must be 'whole' or 'slide'")
+    missing = [name for name in ('crop_size', 'stride') if mode == 'slide' and name not in cfg]
+    if missing:
+        raise ValueError(f"test_cfg.mode='slide' needs {' and '.join(missing)} of the windows: two numbers each")
+    batch = cfg.get('batch', 1)
+    if not isinstance(batch, int) or batch < 1:
+        raise ValueError(f'test_cfg.batch={batch!r} must be a positive number of windows')

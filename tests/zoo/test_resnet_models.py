@@ -1,0 +1,13 @@
+"""The part of the zoo with ResNet and ResNeSt backbones; test processes share work by the file."""
+
+import pytest
+
+from .cannot_run import skip_if_it_cannot_run
+from .parity import assert_parity
+from .walk import has_resnet, zoo
+
+
+@pytest.mark.parametrize('entry', [entry for entry in zoo().models if has_resnet(entry)], ids=str)
+def test_upgraded_model_has_mmsegs_keys_logits_labels_losses_and_gradients(entry):
+    skip_if_it_cannot_run(entry)
+    assert_parity(entry.model)
