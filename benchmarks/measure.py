@@ -4,6 +4,7 @@ The sides take turns, so that whatever else the machine does meets all of them, 
 """
 
 import argparse
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
 
 _CLOCKS = dict(wall=time.perf_counter, cpu=time.process_time)
 
@@ -85,6 +87,22 @@ def peak_memory(run: Callable[[], object], device: torch.device) -> int:
         held += event.nbytes()
         peak = max(peak, held)
     return peak
+
+
+def count_multiply_adds(run: Callable[[], object]) -> int:
+    """Return the multiply-adds of the convolutions and matrix products that ``run`` does, forward and backward.
+
+    The sizes of what is computed count, whatever algorithm computes it.
+    """
+    # torch's counter knows these without their in-place forms.
+    in_place = dict.fromkeys((torch.ops.aten.addmm_, torch.ops.aten.baddbmm_), _product_flops)
+    with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
+        run()
+    return counter.get_total_flops() // 2
+
+
+def _product_flops(total: Sequence[int], a: Sequence[int], b: Sequence[int], **kwargs) -> int:
+    return 2 * math.prod(a) * b[-1]
 
 
 def parser(description: str, names: Sequence[str], size: int, repeats: int) -> argparse.ArgumentParser:

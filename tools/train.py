@@ -1,4 +1,4 @@
-"""Train a model: python tools/train.py CONFIG [--work-dir DIR] [--resume [PATH]] [--amp] [--upgrade] ..."""
+"""Train a model: python tools/train.py CONFIG [--work-dir DIR] [--resume [PATH]] [--amp] [--channels-last] [--upgrade] ..."""
 
 import argparse
 
@@ -12,8 +12,9 @@ def main(argv: list[str] | None = None) -> None:
         '--resume', nargs='?', const='auto', metavar='PATH', help='go on from a checkpoint (default: the latest one)'
     )
     parser.add_argument('--amp', action='store_true', help='mixed precision; bfloat16 on a CPU')
+    parser.add_argument('--channels-last', action='store_true', help='channels innermost in memory; faster with --amp')
     args = parser.parse_args(argv)
-    train_model(config_from_args(args), args.resume, args.amp)
+    train_model(config_from_args(args), args.resume, args.amp, args.channels_last)
 
 
 if __name__ == '__main__':

@@ -15,13 +15,14 @@ from .config import load_config
 from .runner import build_runner, enable_amp, find_latest_checkpoint
 
 
-def train_model(cfg: Config, resume: str | None = None, amp: bool = False) -> None:
+def train_model(cfg: Config, resume: str | None = None, amp: bool = False, channels_last: bool = False) -> None:
     """Check the data, then train; logs, checkpoints and ``curves.png`` go to ``cfg.work_dir``.
 
     Args:
         cfg: a config for mmengine's runner; changed in place.
         resume: a checkpoint to go on from, or 'auto': the latest in the work directory, if there is one.
         amp: mixed precision, see :func:`mmseg_ext.engine.runner.enable_amp`.
+        channels_last: see :class:`mmseg_ext.engine.hooks.ChannelsLastHook`.
 
     Raises:
         DatasetError: images, labels or class counts are wrong.
@@ -38,6 +39,8 @@ def train_model(cfg: Config, resume: str | None = None, amp: bool = False) -> No
         cfg.load_from = str(checkpoint) if checkpoint else None
     _check_data(cfg, ('train', 'val'))
     _add_hooks(cfg, 'mmseg_ext.ProgressHook', 'mmseg_ext.CurvesHook')
+    if channels_last:
+        _add_hooks(cfg, 'mmseg_ext.ChannelsLastHook')
     build_runner(cfg).train()
 
 

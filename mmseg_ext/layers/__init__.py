@@ -6,6 +6,7 @@ from .dilation import BlockPlan, dilation_plan, mmseg_dilation_plan
 from .drop_block import DropBlock2d
 from .hard_pixels import hard_pixel_weight
 from .output_stride import Unit, multiply_dilations, output_stride, remember_geometry, set_output_stride
+from .pointwise_conv import PointwiseConv2d, pointwise_conv2d
 from .pooling import AvgPool2d, MaxPool2d, PhasePool2d
 from .pyramid_conv import PyramidConv2d, pyramid_conv2d
 from .pyramid_pooling import PooledProjection, PyramidPooling
@@ -24,6 +25,7 @@ __all__ = [
     'DropBlock2d',
     'MaxPool2d',
     'PhasePool2d',
+    'PointwiseConv2d',
     'PooledProjection',
     'PyramidConv2d',
     'PyramidPooling',
@@ -40,6 +42,7 @@ __all__ = [
     'mmseg_dilation_plan',
     'multiply_dilations',
     'output_stride',
+    'pointwise_conv2d',
     'pyramid_conv2d',
     'remember_geometry',
     'rewrite_dilation',

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import pyramid_half
+from .pointwise_conv import is_product, pointwise_conv2d
 from .precision import full_precision
 from .pyramid_half import conv_with_pixel_maps
-from .pyramid_place import Placing, add_level, add_level_plainly, level_gradients
+from .pyramid_place import Placing, add_level, add_level_gradients, add_level_plainly
 
 
 def pyramid_conv2d(
@@ -70,17 +71,14 @@ def pyramid_conv2d(
         if not low
     ]
     if not any(below):
-        return F.conv2d(_concat(direct), weight, bias, padding=placings[0].padding, dilation=dilation)
-    weights = weight.split(channels, dim=1)
-    direct_weights = [part for part, low in zip(weights, below, strict=True) if not low]
-    lows, low_weights, placings = (list(compress(values, below)) for values in (levels, weights, placings))
+        return _direct_conv(_concat(direct), weight, bias, placings[0])
+    lows, placings = list(compress(levels, below)), list(compress(placings, below))
     if half:
+        direct_weights, low_weights = _weight_slices(weight, channels, below)
         with torch.autocast(weight.device.type, enabled=False):
             return conv_with_pixel_maps(direct, direct_weights, bias, lows, low_weights, placings, dtype)
-    direct, direct_weight = _concat(direct), _concat(direct_weights)
-    if torch.compiler.is_compiling():
-        return _plain_ops(direct, direct_weight, bias, lows, low_weights, placings)
-    return _PyramidConv.apply(placings, direct, direct_weight, bias, *lows, *low_weights)
+    arguments = channels, below, placings, _concat(direct), weight, bias, *lows
+    return _plain_ops(*arguments) if torch.compiler.is_compiling() else _PyramidConv.apply(*arguments)
 
 
 class PyramidConv2d(nn.Conv2d):
@@ -138,64 +136,96 @@ def _concat(parts: Sequence[Tensor]) -> Tensor | None:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
-def _plain_ops(direct, direct_weight, bias, lows, low_weights, placings) -> Tensor:
+def _weight_slices(weight: Tensor, channels: Sequence[int], below: Sequence[bool]) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the weight's slices of the levels that are convolved directly, and of those below."""
+    slices = weight.split(channels, dim=1)
+    return [part for part, low in zip(slices, below, strict=True) if not low], list(compress(slices, below))
+
+
+def _plain_ops(channels, below, placings, direct, weight, bias, *lows) -> Tensor:
     """The same in differentiable operators: for compilers, for export, and for second derivatives."""
+    direct_weights, low_weights = _weight_slices(weight, channels, below)
     parts = [add_level_plainly(*level) for level in zip(lows, low_weights, placings, strict=True)]
     if direct is not None:
-        parts.append(_direct_conv(direct, direct_weight, bias, placings[0]))
+        parts.append(_direct_conv(direct, _concat(direct_weights), bias, placings[0]))
     elif bias is not None:
         parts.append(bias[:, None, None])
     return sum(parts)
 
 
 def _direct_conv(direct: Tensor, weight: Tensor, bias: Tensor | None, placing: Placing) -> Tensor:
+    if placing.kernel_size == 1:
+        return pointwise_conv2d(direct, weight, bias)
     return F.conv2d(direct, weight, bias, padding=placing.padding, dilation=placing.dilation)
+
+
+def _direct_gradients(
+    grad: Tensor, direct: Tensor, weight: Tensor, placing: Placing, needed: Sequence[bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return the gradients of the input and the weight of :func:`_direct_conv`, those that are needed."""
+    if is_product(direct, weight) and grad.is_contiguous():
+        flat, maps = grad.flatten(2), direct.flatten(2)
+        grad_direct = grad_weight = None
+        if needed[0]:
+            grad_direct = torch.bmm(weight.flatten(1).t().expand(len(flat), -1, -1), flat).view_as(direct)
+        if needed[1]:
+            grad_weight = sum(g @ x.t() for g, x in zip(flat, maps, strict=True)).view_as(weight)
+        return grad_direct, grad_weight
+    padding, dilation = [placing.padding] * 2, [placing.dilation] * 2
+    return torch.ops.aten.convolution_backward(
+        grad, direct, weight, None, [1, 1], padding, dilation, False, [0, 0], 1, (*needed, False)
+    )[:2]
 
 
 class _PyramidConv(torch.autograd.Function):
     """Keeps the levels and the weight, and of the output's size only what is convolved directly."""
 
     @staticmethod
-    def forward(ctx, placings, direct, direct_weight, bias, *lows_and_weights) -> Tensor:
-        ctx.placings = placings
-        ctx.save_for_backward(direct, direct_weight, bias, *lows_and_weights)
-        lows, weights = lows_and_weights[: len(placings)], lows_and_weights[len(placings) :]
+    def forward(ctx, channels, below, placings, direct, weight, bias, *lows) -> Tensor:
+        ctx.channels, ctx.below, ctx.placings = channels, below, placings
+        ctx.save_for_backward(direct, weight, bias, *lows)
+        direct_weights, low_weights = _weight_slices(weight, channels, below)
         if direct is not None:
-            out = _direct_conv(direct, direct_weight, bias, placings[0])
+            out = _direct_conv(direct, _concat(direct_weights), bias, placings[0])
         else:
-            out = lows[0].new_zeros(len(lows[0]), len(weights[0]), *placings[0].size)
+            out = lows[0].new_zeros(len(lows[0]), len(weight), *placings[0].size)
             if bias is not None:
                 out += bias[:, None, None]
         with full_precision(out.device):
-            for level in zip(lows, weights, placings, strict=True):
+            for level in zip(lows, low_weights, placings, strict=True):
                 add_level(out, *level)
         return out
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        placings, (direct, direct_weight, bias, *lows_and_weights) = ctx.placings, ctx.saved_tensors
-        lows, weights = lows_and_weights[: len(placings)], lows_and_weights[len(placings) :]
-        needed = ctx.needs_input_grad[1:]
+        channels, below, placings = ctx.channels, ctx.below, ctx.placings
+        direct, weight, bias, *lows = ctx.saved_tensors
+        needed = ctx.needs_input_grad[3:]
         if torch.is_grad_enabled():
-            return None, *_differentiable_gradients(grad, needed, direct, direct_weight, bias, lows, weights, placings)
+            out = _plain_ops(channels, below, placings, direct, weight, bias, *lows)
+            wanted = list(compress((direct, weight, bias, *lows), needed))
+            grads = iter(torch.autograd.grad(out, wanted, grad, create_graph=True))
+            return None, None, None, *(next(grads) if need else None for need in needed)
         if not grad.is_contiguous() and not grad.is_contiguous(memory_format=torch.channels_last):
             grad = grad.contiguous()
-        grads = [None, None, None]
+        direct_weights, low_weights = _weight_slices(weight, channels, below)
+        grad_direct = grad_of_direct_weight = None
         if direct is not None:
-            padding, dilation = [placings[0].padding] * 2, [placings[0].dilation] * 2
-            grads[:2] = torch.ops.aten.convolution_backward(
-                grad, direct, direct_weight, None, [1, 1], padding, dilation, False, [0, 0], 1, (*needed[:2], False)
-            )[:2]
-        if needed[2]:
-            grads[2] = grad.sum((0, 2, 3))
+            grad_direct, grad_of_direct_weight = _direct_gradients(
+                grad, direct, _concat(direct_weights), placings[0], needed[:2]
+            )
+        # One gradient of the whole weight, filled in place: it is the largest tensor of all.
+        grad_weight = torch.zeros_like(weight)
+        direct_slices, low_slices = _weight_slices(grad_weight, channels, below)
+        if grad_of_direct_weight is not None:
+            widths = [part.shape[1] for part in direct_slices]
+            for part, values in zip(direct_slices, grad_of_direct_weight.split(widths, dim=1), strict=True):
+                part.copy_(values)
+            del grad_of_direct_weight
         with full_precision(grad.device):
-            levels = [level_gradients(grad, *level) for level in zip(lows, weights, placings, strict=True)]
-        return None, *grads, *(grad_x for grad_x, _ in levels), *(grad_weight for _, grad_weight in levels)
-
-
-def _differentiable_gradients(grad, needed, direct, direct_weight, bias, lows, weights, placings):
-    inputs = [direct, direct_weight, bias, *lows, *weights]
-    out = _plain_ops(direct, direct_weight, bias, lows, weights, placings)
-    wanted = [tensor for tensor, need in zip(inputs, needed, strict=True) if need]
-    grads = iter(torch.autograd.grad(out, wanted, grad, create_graph=True))
-    return [next(grads) if need else None for need in needed]
+            grad_lows = [
+                add_level_gradients(part, grad, *level)
+                for part, *level in zip(low_slices, lows, low_weights, placings, strict=True)
+            ]
+        grad_bias = grad.sum((0, 2, 3)) if needed[2] else None
+        return None, None, None, grad_direct, grad_weight, grad_bias, *grad_lows

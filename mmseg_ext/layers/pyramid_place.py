@@ -7,8 +7,8 @@ For a level ``x`` of ``h x w`` and an output of ``H x W``, with ``k x k`` taps `
 where ``R_a`` (``H x h``) and ``C_b`` (``W x w``) are the matrices of the bilinear interpolation, their rows shifted by
 the tap, with zeros where the tap lies in the padding. They are banded: a block of output rows needs few of the level's.
 
-``add_level`` and ``level_gradients`` do that in place and in pieces that stay in the cache; ``add_level_plainly`` is
-the same in a few differentiable operators.
+``add_level`` and ``add_level_gradients`` do that in place and in pieces that stay in the cache; ``add_level_plainly``
+is the same in a few differentiable operators.
 """
 
 from collections.abc import Iterator
@@ -148,19 +148,24 @@ def add_level(out: Tensor, x: Tensor, weight: Tensor, placing: Placing) -> None:
             _add_pixels(part, maps, matrices, rows, columns)
 
 
-def level_gradients(grad: Tensor, x: Tensor, weight: Tensor, placing: Placing) -> tuple[Tensor, Tensor]:
-    """Return the gradients of ``x`` and ``weight``, given that of the output; the transpose of :func:`add_level`."""
+def add_level_gradients(grad_weight: Tensor, grad: Tensor, x: Tensor, weight: Tensor, placing: Placing) -> Tensor:
+    """Transpose of :func:`add_level`: add to the gradient of ``weight``, and return that of ``x``.
+
+    Args:
+        grad_weight: ``(C_out, C, k, k)``; changed in place.
+        grad: the gradient of the output, contiguous or channels_last.
+        x, weight, placing: as in :func:`add_level`.
+    """
     rows, columns = placing.axes(grad)
     grad_x = torch.zeros_like(x)
     if grad.is_contiguous():
-        grad_weight = torch.zeros_like(weight, memory_format=torch.contiguous_format)
         for part, maps, chunk, grad_maps, grad_chunk in _chunks(grad, x, weight, grad_x, grad_weight):
             grad_taps = _gather_planes(part, rows, columns)  # (k, k, c, h * w)
             k, _, c, _ = grad_taps.shape
             flat = grad_taps.flatten(0, 2)
             grad_chunk += (flat @ maps.flatten(1).t()).view(k, k, c, -1).permute(2, 3, 1, 0)
             grad_maps += (_tap_matrix(chunk).t() @ flat).view_as(grad_maps)
-        return grad_x, grad_weight
+        return grad_x
     matrices = weight.permute(2, 1, 3, 0).flatten(2)
     grad_matrices = torch.zeros_like(matrices)
     pixels = (tensor.permute(0, 2, 3, 1) for tensor in (grad, x, grad_x))
@@ -170,7 +175,8 @@ def level_gradients(grad: Tensor, x: Tensor, weight: Tensor, placing: Placing) -
             grad_matrices[a].addmm_(maps.t(), grad_taps)
             grad_maps += (grad_taps @ matrices[a].t()).view_as(grad_maps)
     k = len(matrices)
-    return grad_x, grad_matrices.view(k, x.shape[1], k, -1).permute(3, 1, 0, 2)
+    grad_weight += grad_matrices.view(k, x.shape[1], k, -1).permute(3, 1, 0, 2)
+    return grad_x
 
 
 def _chunks(out: Tensor, x: Tensor, weight: Tensor, *like_x_and_weight: Tensor) -> Iterator[tuple[Tensor, ...]]:

@@ -6,9 +6,15 @@ from mmcv.cnn import ConvModule
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor
 
+from mmseg_ext.layers import PointwiseConv2d
+
 
 class DecodeHead(BaseDecodeHead):
     """Base class: mmseg's, whose forward pass is one of features and then the classifier."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.conv_seg = PointwiseConv2d(self.channels, self.out_channels)
 
     def _conv(self, in_channels: int, channels: int, kernel_size: int, dilation: int = 1) -> ConvModule:
         """Build a convolution with the head's configs that keeps the size of its input (for an odd kernel)."""

@@ -1,5 +1,6 @@
 """Where a head convolves upsampled and concatenated maps."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -17,8 +18,8 @@ def conv_over_pyramid(
     """Apply a module to the concatenation of maps that are first upsampled to one size.
 
     A ``ConvModule`` with a plain convolution works below the upsampling (``layers/pyramid_conv.py``), and batch
-    normalisation that is a fixed scale becomes part of the weight. Any other module (a ``conv_cfg`` of its own, a
-    separable convolution) gets the concatenation.
+    normalisation that is a fixed scale becomes part of the weight where that is smaller than the output. Any other
+    module (a ``conv_cfg`` of its own, a separable convolution) gets the concatenation.
 
     Args:
         module: maps ``(B, sum of C_i, H, W)`` to ``(B, C, H, W)``.
@@ -37,7 +38,8 @@ def conv_over_pyramid(
         return module(torch.cat(maps, dim=1))
     conv = module.conv
     weight, bias = conv.weight, conv.bias
-    fold = module.with_norm and _is_fixed(module.norm)
+    out_numel = len(levels[0]) * len(weight) * math.prod(size)
+    fold = module.with_norm and _is_fixed(module.norm) and weight.numel() <= out_numel
     if fold:
         weight, bias = fuse_conv_bn_weights(weight, bias, *_statistics(module.norm))
     x = pyramid_conv2d(levels, weight, bias, size=size, dilation=conv.dilation[0], align_corners=align_corners)
