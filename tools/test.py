@@ -1,4 +1,4 @@
-"""Test a model: python tools/test.py CONFIG CHECKPOINT [--show-dir DIR] [--out DIR] [--tta] [--upgrade] ..."""
+"""Test a model: python tools/test.py CONFIG CHECKPOINT [--show-dir DIR] [--tta] [--output-stride N] [--upgrade] ..."""
 
 import argparse
 
@@ -12,8 +12,10 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     parser.add_argument('--out', metavar='DIR', help='write the predictions as index PNGs')
     parser.add_argument('--show-dir', metavar='DIR', help='write panels image | truth | prediction')
     parser.add_argument('--tta', action='store_true', help='average over flips and scales')
+    parser.add_argument('--output-stride', type=int, metavar='N', help='evaluate at this one, atrous rates rescaled')
     args = parser.parse_args(argv)
-    return evaluate_model(config_from_args(args), args.checkpoint, args.out, args.show_dir, args.tta)
+    cfg = config_from_args(args)
+    return evaluate_model(cfg, args.checkpoint, args.out, args.show_dir, args.tta, args.output_stride)
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Train a model: python tools/train.py CONFIG [--work-dir DIR] [--resume [PATH]] [--amp] [--channels-last] [--upgrade] ..."""
+"""Train a model: python tools/train.py CONFIG [--work-dir DIR] [--resume [PATH]] [--amp] [--channels-last] ..."""
 
 import argparse
 

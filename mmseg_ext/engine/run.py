@@ -6,10 +6,13 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 from mmengine.logging import print_log
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
 
 from mmseg_ext.checkpoints import install_safe_loading
 from mmseg_ext.datasets.config_check import check_config
 from mmseg_ext.datasets.scan import DatasetScan
+from mmseg_ext.models.segmentors import SegTTAModel
 
 from .config import load_config
 from .runner import build_runner, enable_amp, find_latest_checkpoint
@@ -45,7 +48,12 @@ def train_model(cfg: Config, resume: str | None = None, amp: bool = False, chann
 
 
 def evaluate_model(
-    cfg: Config, checkpoint: str, out: str | None = None, show_dir: str | None = None, tta: bool = False
+    cfg: Config,
+    checkpoint: str,
+    out: str | None = None,
+    show_dir: str | None = None,
+    tta: bool = False,
+    output_stride: int | None = None,
 ) -> dict[str, float]:
     """Check the data, test a checkpoint and print the per-class table.
 
@@ -55,13 +63,15 @@ def evaluate_model(
         out: folder for the predictions, as index PNGs.
         show_dir: folder for panels image | truth | prediction.
         tta: average over the config's test-time augmentations.
+        output_stride: change the network's to this one, atrous rates with it.
 
     Returns:
         The metrics by name.
 
     Raises:
         DatasetError: images, labels or class counts are wrong.
-        ValueError: ``tta`` is asked for and the config has no ``tta_pipeline``.
+        ValueError: ``tta`` is asked for and the config has no ``tta_pipeline``, or the network can't have that output
+            stride.
     """
     install_safe_loading()
     cfg.load_from = str(checkpoint)
@@ -70,6 +80,10 @@ def evaluate_model(
             raise ValueError('--tta: the config has no tta_pipeline and tta_model; add them or leave --tta out')
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
         cfg.tta_model.module = cfg.model
+        with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmseg'):
+            if MODELS.get(cfg.tta_model.type) is not SegTTAModel:
+                # mmseg's averages full-size logits, which our segmentor only keeps when it is asked to.
+                cfg.model.test_cfg.keep_logits = True
         cfg.model = cfg.tta_model
     if out is not None:
         for evaluator in cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]:
@@ -79,10 +93,24 @@ def evaluate_model(
     _add_hooks(cfg, 'mmseg_ext.ProgressHook')
     if show_dir is not None:
         cfg.custom_hooks.append(dict(type='mmseg_ext.PanelHook', out_dir=show_dir))
-    metrics = build_runner(cfg).test()
+    runner = build_runner(cfg)
+    if output_stride is not None:
+        _set_output_stride(runner.model, output_stride)
+    metrics = runner.test()
     if 'test' in scans and scans['test'].class_pixels.any():
         print_log(_constant_prediction(scans['test']), logger='current')
     return metrics
+
+
+def _set_output_stride(model: nn.Module, output_stride: int) -> None:
+    while hasattr(model, 'module'):  # for distributed processes, for test-time augmentation
+        model = model.module
+    if not hasattr(model, 'set_output_stride'):
+        raise ValueError(
+            f'--output-stride {output_stride}: {type(model).__module__}.{type(model).__name__} cannot change it; use '
+            "--upgrade, or type='mmseg_ext.EncoderDecoder' in the config"
+        )
+    model.set_output_stride(output_stride)
 
 
 def _check_data(cfg: Config, splits: tuple[str, ...]) -> dict[str, DatasetScan]:

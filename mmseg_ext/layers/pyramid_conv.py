@@ -127,7 +127,8 @@ def _saves(placing: Placing, level: Tensor, weight: Tensor, half: bool) -> bool:
         return False  # a size that a compiler or a trace leaves open
     if half:
         return pyramid_half.saves(placing, level.shape[1], weight.shape[1])
-    return placing.saves(len(level), level.shape[1], len(weight))
+    channels_last = not level.is_contiguous() and level.is_contiguous(memory_format=torch.channels_last)
+    return placing.saves(len(level), level.shape[1], len(weight), channels_last)
 
 
 def _concat(parts: Sequence[Tensor]) -> Tensor | None:

@@ -19,18 +19,34 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# What one number moved through memory costs, in multiply-adds of a matrix product. Measured on a CPU; larger on a GPU.
-MOVE = 40
-# What the operators of one level cost at least, in the same unit.
-_OVERHEAD = 40_000_000
+# What the operators of one level cost at least, in multiply-adds of a large matrix product.
+_OVERHEAD = 25_000_000
 # Up to this many pixels, a level's taps are computed without reordering the weight.
 _TINY = 256
-# Output channels that are worked on at once.
-_CHUNK = 128
+# Bytes of the taps that are worked on at once: less than what a memory allocator gives back to the system.
+_CHUNK_BYTES = 2**24
 # Up to this many columns, an interpolation matrix is used whole: bands of it would not be faster.
 _DENSE = 96
 # Rows or columns of the output in a band.
 _BAND = 32
+
+
+class _Cost(NamedTuple):
+    """What the two ways cost for each number that they handle, in multiply-adds of a large matrix product.
+
+    Fitted to times on a CPU with AVX-512, where new memory is dear.
+    """
+
+    upsampled: float  # of a level that is upsampled and concatenated
+    taps: float  # of what the taps give
+    product: float  # a multiply-add along the columns
+    wide: float  # of what is placed along the columns
+    out: float  # of the output
+    weight: float  # of the level's weight
+
+
+_PLANES = _Cost(upsampled=400, taps=140, product=1, wide=0, out=23, weight=85)
+_CHANNELS_LAST = _Cost(upsampled=220, taps=0, product=2, wide=53, out=40, weight=285)
 
 
 class Band(NamedTuple):
@@ -110,23 +126,21 @@ class Placing(NamedTuple):
             for n, out in zip(self.low, self.size, strict=True)
         )
 
-    def saves(self, batch: int, in_channels: int, out_channels: int) -> bool:
-        """Whether the level is cheaper below the upsampling: multiply-adds, and numbers moved, of the two ways."""
+    def saves(self, batch: int, in_channels: int, out_channels: int, channels_last: bool = False) -> bool:
+        """Whether the level is cheaper below the upsampling, by what the two ways compute and move."""
         (h, w), (height, width), k = self.low, self.size, self.kernel_size
         if h * w >= height * width:
             return False
-        area, low_area = height * width * batch, h * w * batch
-        upsample = 2 * MOVE * area * in_channels if self.low != self.size else 0
-        direct = area * k * k * in_channels * out_channels + upsample
-        # A band of b outputs needs b * n / out + 2 samples, and the kernel's reach.
-        reach = (k - 1) * self.dilation
-        columns = k * min(w, (min(_BAND, width) + reach) * w // width + 2)
-        rows = k * min(h, (min(_BAND, height) + reach) * h // height + 2)
-        taps = low_area * k * k * in_channels * out_channels
-        place = batch * out_channels * (k * h * width * columns + height * width * rows)
-        moved = batch * out_channels * (k * k * h * w + k * h * width + 2 * height * width)
+        cost = _CHANNELS_LAST if channels_last else _PLANES
         weight = k * k * in_channels * out_channels
-        return taps + place + (moved // 4 + weight) * MOVE + _OVERHEAD < direct
+        direct = batch * height * width * (weight + cost.upsampled * in_channels)
+        # Along columns, every tap is placed on its own; in bands, which are not dense, one needs no more than this.
+        columns = k * (w if channels_last else min(w, _BAND * w // width + (k - 1) * self.dilation + 2))
+        wide = k * h * width * (cost.product * columns + cost.wide)
+        below = batch * (h * w * (weight + cost.taps * k * k * out_channels) + wide * out_channels)
+        below += batch * height * width * cost.out * out_channels + cost.weight * weight
+        # What saves little may, by the error of this estimate, save nothing.
+        return 1.2 * below + _OVERHEAD < direct
 
 
 def add_level(out: Tensor, x: Tensor, weight: Tensor, placing: Placing) -> None:
@@ -181,9 +195,10 @@ def add_level_gradients(grad_weight: Tensor, grad: Tensor, x: Tensor, weight: Te
 
 def _chunks(out: Tensor, x: Tensor, weight: Tensor, *like_x_and_weight: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Yield, for each image and a few output channels at a time, what belongs together."""
+    step = max(8, _CHUNK_BYTES // (weight.shape[2] ** 2 * x[0, 0].numel() * x.element_size()))
     for n in range(len(out)):
-        for start in range(0, len(weight), _CHUNK):
-            chunk = slice(start, start + _CHUNK)
+        for start in range(0, len(weight), step):
+            chunk = slice(start, start + step)
             more = (tensor[index] for tensor, index in zip(like_x_and_weight, (n, chunk), strict=False))
             yield out[n, chunk], x[n], weight[chunk], *more
 

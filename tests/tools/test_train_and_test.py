@@ -134,6 +134,24 @@ def test_test_time_augmentation_runs(work_dir, options, tmp_path):
     assert metrics['aAcc'] > 0
 
 
+def test_output_stride_of_a_trained_model_changes_for_the_test(work_dir, options, tmp_path):
+    arguments = [CONFIG, str(work_dir / 'iter_2.pth'), '--work-dir', str(tmp_path), *options]
+    at_8 = load_tool('test').main(arguments)
+    at_16 = load_tool('test').main([*arguments[:4], '--output-stride', '16', *arguments[4:]])
+    assert load_tool('test').main([*arguments[:4], '--output-stride', '8', *arguments[4:]]) == at_8
+    assert at_16 != at_8
+
+
+def test_output_stride_of_mmsegs_segmentor_is_refused_with_the_remedy(work_dir, options):
+    options = [option for option in options if 'init_cfg' not in option]
+    with pytest.raises(
+        ValueError, match=r'--output-stride 16: mmseg\..*EncoderDecoder cannot change it; use --upgrade'
+    ):
+        load_tool('test').main(
+            [SHIPPED, str(work_dir / 'iter_2.pth'), '--output-stride', '16', *options, 'model.pretrained=None']
+        )
+
+
 def test_tta_without_a_pipeline_is_refused():
     cfg = load_config(CONFIG)
     cfg.pop('tta_pipeline')

@@ -26,4 +26,5 @@ def test_our_classes_stand_in_for_these_of_mmseg():
     assert replaced().keys() >= {
         *('ResNet', 'ResNetV1c', 'ResNetV1d', 'ResNeSt'),
         *('PSPHead', 'ASPPHead', 'DepthwiseSeparableASPPHead', 'UPerHead', 'SegformerHead', 'FCNHead'),
+        *('EncoderDecoder', 'CrossEntropyLoss'),
     }

@@ -34,7 +34,7 @@ class Zoo:
 
     Attributes:
         models: each different model once.
-        foreign: configs in which no class is ours.
+        foreign: configs in which no class is ours; those without a backbone (SAN), where only the loss is.
         unreadable: configs that mmengine can't load, with its error.
     """
 
@@ -80,7 +80,7 @@ def zoo() -> Zoo:
         except ImportError as error:
             unreadable[name] = error
             continue
-        if ours.keys().isdisjoint(types(model)):
+        if ours.keys().isdisjoint(types(model)) or 'backbone' not in model:
             foreign.append(name)
             continue
         model = shrink(model)
