@@ -15,7 +15,8 @@ import torch
 from mmseg.models import backbones as mmseg_backbones
 from torch import Tensor, nn
 
-from benchmarks.measure import Timing, parser, peak_memory, print_table, time_alternating
+from benchmarks.options import parser
+from mmseg_ext.engine.measure import Timing, peak_memory, print_table, time_alternating
 from mmseg_ext.models import backbones
 
 _DILATED = dict(strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4))

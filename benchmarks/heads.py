@@ -21,8 +21,9 @@ from mmseg.models import decode_heads as mmseg_heads
 from mmseg.models.utils import resize
 from torch import Tensor, nn
 
-from benchmarks.measure import count_multiply_adds, parser, peak_memory, print_table, time_alternating
+from benchmarks.options import parser
 from mmseg_ext.engine.config import load_config
+from mmseg_ext.engine.measure import count_multiply_adds, peak_memory, print_table, time_alternating
 from mmseg_ext.models import decode_heads
 from mmseg_ext.models.decode_heads.pyramid import conv_over_pyramid
 

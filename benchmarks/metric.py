@@ -14,7 +14,7 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmseg.evaluation import IoUMetric as MmsegIoUMetric
 
-from benchmarks.measure import peak_memory, print_table, time_alternating
+from mmseg_ext.engine.measure import peak_memory, print_table, time_alternating
 from mmseg_ext.evaluation import IoUMetric
 
 _SIZE = 1024, 2048

@@ -15,7 +15,8 @@ from mmseg.models.utils import resize
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.measure import parser, peak_memory, print_table, time_alternating
+from benchmarks.options import parser
+from mmseg_ext.engine.measure import peak_memory, print_table, time_alternating
 from mmseg_ext.layers.resampling import Resampling
 from mmseg_ext.layers.streamed_labels import streamed_labels
 from mmseg_ext.layers.streamed_loss import streamed_cross_entropy

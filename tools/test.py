@@ -2,6 +2,7 @@
 
 import argparse
 
+from mmseg_ext.engine.fast_form import add_form_arguments, form_from_args
 from mmseg_ext.engine.run import add_arguments, config_from_args, evaluate_model
 
 
@@ -13,9 +14,12 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     parser.add_argument('--show-dir', metavar='DIR', help='write panels image | truth | prediction')
     parser.add_argument('--tta', action='store_true', help='average over flips and scales')
     parser.add_argument('--output-stride', type=int, metavar='N', help='evaluate at this one, atrous rates rescaled')
+    add_form_arguments(parser)
     args = parser.parse_args(argv)
     cfg = config_from_args(args)
-    return evaluate_model(cfg, args.checkpoint, args.out, args.show_dir, args.tta, args.output_stride)
+    return evaluate_model(
+        cfg, args.checkpoint, args.out, args.show_dir, args.tta, args.output_stride, form_from_args(args)
+    )
 
 
 if __name__ == '__main__':

@@ -15,6 +15,7 @@ from mmseg_ext.datasets.scan import DatasetScan
 from mmseg_ext.models.segmentors import SegTTAModel
 
 from .config import load_config
+from .fast_form import FastFormHook, unwrapped
 from .runner import build_runner, enable_amp, find_latest_checkpoint
 
 
@@ -54,6 +55,7 @@ def evaluate_model(
     show_dir: str | None = None,
     tta: bool = False,
     output_stride: int | None = None,
+    form: dict | None = None,
 ) -> dict[str, float]:
     """Check the data, test a checkpoint and print the per-class table.
 
@@ -64,6 +66,7 @@ def evaluate_model(
         show_dir: folder for panels image | truth | prediction.
         tta: average over the config's test-time augmentations.
         output_stride: change the network's to this one, atrous rates with it.
+        form: arguments of :func:`mmseg_ext.engine.fast_form.fast_form`; None: the plain form.
 
     Returns:
         The metrics by name.
@@ -96,6 +99,8 @@ def evaluate_model(
     runner = build_runner(cfg)
     if output_stride is not None:
         _set_output_stride(runner.model, output_stride)
+    if form:
+        runner.register_hook(FastFormHook(**form))
     metrics = runner.test()
     if 'test' in scans and scans['test'].class_pixels.any():
         print_log(_constant_prediction(scans['test']), logger='current')
@@ -103,8 +108,7 @@ def evaluate_model(
 
 
 def _set_output_stride(model: nn.Module, output_stride: int) -> None:
-    while hasattr(model, 'module'):  # for distributed processes, for test-time augmentation
-        model = model.module
+    model = unwrapped(model)
     if not hasattr(model, 'set_output_stride'):
         raise ValueError(
             f'--output-stride {output_stride}: {type(model).__module__}.{type(model).__name__} cannot change it; use '

@@ -5,7 +5,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.measure import peak_memory
+from mmseg_ext.engine.measure import peak_memory
 from mmseg_ext.layers import resampling
 from mmseg_ext.layers.resampling import Resampling
 from mmseg_ext.layers.streamed_labels import streamed_labels

@@ -7,7 +7,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.measure import peak_memory
+from mmseg_ext.engine.measure import peak_memory
 from mmseg_ext.layers import resampling
 from mmseg_ext.layers.hard_pixels import hard_pixel_weight
 from mmseg_ext.layers.streamed_loss import streamed_cross_entropy, streamed_pixel_losses

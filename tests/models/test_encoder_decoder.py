@@ -9,7 +9,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch.nn import functional as F
 
-from benchmarks.measure import peak_memory
+from mmseg_ext.engine.measure import peak_memory
 from mmseg_ext.models.segmentors import EncoderDecoder, SegTTAModel
 from tests.reference.weights import randomise, relative_error
 

@@ -142,6 +142,15 @@ def test_output_stride_of_a_trained_model_changes_for_the_test(work_dir, options
     assert at_16 != at_8
 
 
+def test_fast_form_is_tested_with_nearly_the_plain_result(work_dir, options, tmp_path):
+    arguments = [CONFIG, str(work_dir / 'iter_2.pth'), '--work-dir', str(tmp_path)]
+    plain = load_tool('test').main([*arguments, *options])
+    folded = load_tool('test').main([*arguments, '--fold-bn', '--channels-last', *options])
+    half = load_tool('test').main([*arguments, '--precision', 'bf16', *options])
+    assert folded['aAcc'] == pytest.approx(plain['aAcc'], abs=0.02)
+    assert half['aAcc'] == pytest.approx(plain['aAcc'], abs=2)
+
+
 def test_output_stride_of_mmsegs_segmentor_is_refused_with_the_remedy(work_dir, options):
     options = [option for option in options if 'init_cfg' not in option]
     with pytest.raises(

@@ -1,5 +1,6 @@
 from .aspp_head import ASPPHead
 from .atrous_head import AtrousHead
+from .base import DecodeHead
 from .deeplabv2_head import DeepLabV2Head
 from .deeplabv3plus_head import DeepLabV3PlusHead
 from .fcn_head import FCNHead
@@ -12,6 +13,7 @@ from .uper_head import UPerHead
 __all__ = [
     'ASPPHead',
     'AtrousHead',
+    'DecodeHead',
     'DeepLabV2Head',
     'DeepLabV3PlusHead',
     'DepthwiseSeparableASPPHead',

@@ -131,7 +131,10 @@ class EncoderDecoder(_EncoderDecoder):
             data_samples = [SegDataSample() for _ in metas]
         else:
             metas = [sample.metainfo for sample in data_samples]
-        options = dict(threshold=self.decode_head.threshold or 0.0, probability=self.test_cfg.get('probability', False))
+        options = dict(
+            threshold=getattr(self.decode_head, 'threshold', None) or 0.0,
+            probability=self.test_cfg.get('probability', False),
+        )
         if self.test_cfg.get('mode', 'whole') == 'slide':
             results = slide_labels(self, inputs, metas, **options)
         else:
@@ -145,7 +148,7 @@ class EncoderDecoder(_EncoderDecoder):
 
     def low_resolution(self, inputs: Tensor, metas: list[dict]) -> tuple[Tensor, list[Resampling]]:
         """Return the head's logits ``(B, C, h, w)``, and the way of each image's to its original size."""
-        logits = self.decode_head.forward(self.extract_feat(inputs))
+        logits = self.decode_head(self.extract_feat(inputs))
         align_corners = self.align_corners
         resampling = Resampling(logits.shape[2:], compute_dtype(logits)).resize(input_size(metas[0]), align_corners)
         return logits, [to_original(resampling, meta, align_corners) for meta in metas]

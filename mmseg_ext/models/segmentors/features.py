@@ -8,6 +8,7 @@ import torch
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import nn
 
+from mmseg_ext.models.decode_heads import DecodeHead
 from mmseg_ext.registry import MODELS
 
 # Large enough for stride 32 with a dilation behind it, small enough to take a moment.
@@ -35,7 +36,8 @@ def feature_info(backbone: nn.Module, neck: nn.Module | None = None) -> list[Fea
     x = torch.zeros(1, channels, _SIDE, _SIDE, dtype=parameter.dtype, device=parameter.device)
     try:
         for module in modules:
-            x = module.eval()(x)
+            module.eval()  # which returns nothing in some of mmseg's
+            x = module(x)
     except Exception as error:
         raise ValueError(
             f'{type(backbone).__name__} does not run on an image of {_SIDE}x{_SIDE}, which would tell the channels and '
@@ -57,7 +59,8 @@ def with_channels(cfg: dict, backbone: nn.Module, neck: nn.Module | None) -> dic
         ValueError: ``in_index`` is not among the features.
     """
     kind = MODELS.get(cfg['type']) if isinstance(cfg['type'], str) else cfg['type']
-    if kind is None or not issubclass(kind, BaseDecodeHead):
+    # mmseg's heads that only hold others (KNet's) have no channels.
+    if kind is None or not (issubclass(kind, DecodeHead) or (issubclass(kind, BaseDecodeHead) and 'channels' in cfg)):
         return cfg
     names = set().union(*(inspect.signature(base.__init__).parameters for base in kind.__mro__))
     indices = {

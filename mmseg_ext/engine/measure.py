@@ -3,7 +3,6 @@
 The sides take turns, so that whatever else the machine does meets all of them, and the middle of their times counts.
 """
 
-import argparse
 import math
 import statistics
 import time
@@ -14,15 +13,16 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-_CLOCKS = dict(wall=time.perf_counter, cpu=time.process_time)
+CLOCKS = dict(wall=time.perf_counter, cpu=time.process_time)
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Median and least seconds of one side, and the median over the rounds of its time over the first side's."""
+    """One side's seconds: median, least and 90th percentile; and the median of the ratios to the first side's."""
 
     seconds: float
     best: float
+    p90: float
     ratio: float
 
 
@@ -41,13 +41,14 @@ def time_alternating(
     for i in range(repeats + 1):
         # Back and forth, so that no side always comes behind the same other one.
         order = list(sides.items())[:: -1 if i % 2 else 1]
-        rounds.append({name: _seconds(run, device, _CLOCKS[clock]) for name, run in order})
+        rounds.append({name: _seconds(run, device, CLOCKS[clock]) for name, run in order})
     rounds = rounds[1:]
     first = next(iter(sides))
     return {
         name: Timing(
             statistics.median(r[name] for r in rounds),
             min(r[name] for r in rounds),
+            statistics.quantiles([r[name] for r in rounds], n=10, method='inclusive')[-1],
             statistics.median(r[name] / r[first] for r in rounds),
         )
         for name in sides
@@ -103,20 +104,6 @@ def count_multiply_adds(run: Callable[[], object]) -> int:
 
 def _product_flops(total: Sequence[int], a: Sequence[int], b: Sequence[int], **kwargs) -> int:
     return 2 * math.prod(a) * b[-1]
-
-
-def parser(description: str, names: Sequence[str], size: int, repeats: int) -> argparse.ArgumentParser:
-    """Return the options that all benchmark commands share."""
-    options = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    options.add_argument('--only', choices=names, action='append', help='run this comparison alone; can be repeated')
-    options.add_argument('--size', type=int, default=size, help='height and width of the image')
-    options.add_argument('--batch', type=int, default=1, help='images in a batch')
-    options.add_argument('--repeats', type=int, default=repeats, help='rounds of each measurement')
-    options.add_argument('--threads', type=int, default=torch.get_num_threads(), help='threads of torch')
-    options.add_argument('--precision', choices=('fp32', 'bf16'), default='fp32', help='bf16: under autocast')
-    options.add_argument('--clock', choices=list(_CLOCKS), default='wall', help='cpu: processor time of all threads')
-    options.add_argument('--device', default='cpu', help='cpu or cuda')
-    return options
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

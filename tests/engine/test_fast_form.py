@@ -1,0 +1,136 @@
+import copy
+
+import pytest
+import torch
+from mmengine.config import ConfigDict
+from mmengine.registry import DefaultScope
+from torch import nn
+
+from mmseg_ext.engine.fast_form import fast_form, fold_batch_norm
+from mmseg_ext.models.segmentors import EncoderDecoder
+from tests.reference.weights import randomise, relative_error
+
+BACKBONES = {
+    'ResNetV1c': dict(type='ResNetV1c', depth=50, base_channels=8, stem_channels=8),
+    'ResNetV1d': dict(type='ResNetV1d', depth=18, base_channels=8, stem_channels=8),
+    'ResNeSt': dict(type='ResNeSt', depth=14, base_channels=8, stem_channels=8),
+    'VGG16': dict(type='VGG16', norm_cfg=dict(type='BN'), out_indices=(3, 4)),
+    'AlignedXception': dict(type='AlignedXception', depth=41),
+    "mmseg's MobileNetV2": dict(type='MobileNetV2', widen_factor=0.25),
+}
+HEADS = {
+    'PSPHead': dict(),
+    'DepthwiseSeparableASPPHead': dict(c1_channels=4, dilations=(1, 3)),
+    'FCNHead': dict(num_convs=1),
+}
+
+
+@torch.no_grad()
+def segmentor(backbone='ResNetV1c', head='PSPHead', **kwargs):
+    cfg = dict(
+        backbone=BACKBONES[backbone],
+        decode_head=dict(type=head, channels=8, num_classes=5, norm_cfg=dict(type='BN'), **HEADS[head]),
+        test_cfg=dict(mode='whole'),
+    )
+    with DefaultScope.overwrite_default_scope('mmseg_ext'):
+        model = randomise(EncoderDecoder(**ConfigDict(cfg))).eval()
+    # Classes that differ in more than a bias.
+    model.decode_head.conv_seg.weight.normal_()
+    model.decode_head.conv_seg.bias -= model(torch.randn(1, 3, 64, 64)).mean((0, 2, 3))
+    return model
+
+
+def labels(model, images):
+    with torch.no_grad():
+        return torch.stack([sample.pred_sem_seg.data for sample in model.predict(images)])
+
+
+def agreement(a, b):
+    return (a == b).float().mean().item()
+
+
+@pytest.mark.parametrize('backbone', BACKBONES)
+@pytest.mark.parametrize('head', HEADS)
+def test_folding_keeps_the_logits_and_leaves_no_normalisation_behind_a_convolution(backbone, head):
+    model = segmentor(backbone, head)
+    images = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        expected = model(images)
+        fold_batch_norm(model)
+        assert relative_error(model(images), expected) <= 1e-4
+    assert not [name for name, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+def test_a_normalisation_that_two_convolutions_share_stays():
+    model = segmentor(head='FCNHead')
+    conv, norm = model.backbone.layer1[0].conv1, model.backbone.layer1[0].bn1
+    twice = nn.Sequential(conv, norm, nn.Conv2d(8, 8, 1), norm)
+    model.backbone.layer1[0].extra = twice
+    forward = model.backbone.forward
+    model.backbone.forward = lambda x: (twice(torch.zeros(1, 8, 4, 4)), forward(x))[1]
+    fold_batch_norm(model)
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert model.backbone.layer1[0].bn1 is norm
+
+
+def test_a_convolution_whose_output_is_used_twice_is_refused():
+    model = segmentor(head='FCNHead')
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(64, 64, 1), nn.BatchNorm2d(64)
+            self.norm.running_mean.fill_(3.0)
+
+        def forward(self, x):
+            x = self.conv(x)
+            return self.norm(x) + x
+
+    model.backbone.layer4.append(nn.Sequential(nn.Conv2d(256, 64, 1), Twice(), nn.Conv2d(64, 256, 1)))
+    model.eval()
+    with pytest.raises(ValueError, match='fold_bn: the logits changed'):
+        fold_batch_norm(model)
+
+
+@pytest.mark.parametrize(
+    ('form', 'least'),
+    [
+        (dict(channels_last=True), 0.9999),
+        (dict(fold_bn=True), 0.9999),
+        (dict(precision='bf16'), 0.98),
+        (dict(precision='bf16', channels_last=True, fold_bn=True), 0.98),
+    ],
+)
+def test_fast_form_predicts_the_labels_of_the_plain_one(form, least):
+    model = segmentor(head='DepthwiseSeparableASPPHead')
+    images = torch.randn(2, 3, 64, 96)
+    expected = labels(model, images)
+    assert len(expected.unique()) > 1
+    fast = fast_form(copy.deepcopy(model), **form)
+    assert agreement(labels(fast, images), expected) >= least
+    assert not any(p.requires_grad for p in fast.parameters())
+
+
+def test_half_precision_keeps_statistics_and_classifier_in_float32():
+    model = fast_form(segmentor(), precision='bf16')
+    assert model.backbone.layer1[0].conv1.weight.dtype == torch.bfloat16
+    assert model.backbone.layer1[0].bn1.running_var.dtype == torch.float32
+    assert model.decode_head.conv_seg.weight.dtype == torch.float32
+    with torch.no_grad():
+        assert model(torch.randn(1, 3, 64, 64)).dtype == torch.float32
+
+
+def test_compile_reaches_backbone_and_head(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(nn.Module, 'compile', lambda module: compiled.append(module))
+    model = fast_form(segmentor(), compile=True)
+    assert compiled == [model.backbone, model.decode_head]
+
+
+@pytest.mark.parametrize(
+    ('form', 'message'),
+    [(dict(precision='int8'), "precision='int8' must be one of"), (dict(precision='fp16'), "on a CPU; use 'bf16'")],
+)
+def test_forms_that_do_not_exist_are_named(form, message):
+    with pytest.raises(ValueError, match=message):
+        fast_form(segmentor(), **form)

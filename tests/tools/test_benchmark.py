@@ -1,0 +1,53 @@
+import json
+
+import pytest
+import torch
+from mmengine.registry import MODELS, DefaultScope
+
+from mmseg_ext.engine.config import load_config
+from mmseg_ext.models.segmentors import EncoderDecoder
+
+from .conftest import ROOT, load_tool
+
+CONFIG = str(ROOT / 'configs/psp_r18v1c_cityscapes.py')
+SHIPPED = 'mmseg::pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py'
+SMALL = ['--size', '64x64', '--repeats', '2', '--threads', '1', '--device', 'cpu']
+
+
+def test_ours_and_mmsegs_are_measured_side_by_side_with_equal_labels(tmp_path, capsys):
+    out = tmp_path / 'figures.json'
+    arguments = [SHIPPED, '--upgrade', '--against', 'mmseg', '--fold-bn', '--channels-last', *SMALL, '--out', str(out)]
+    load_tool('benchmark').main(arguments)
+    results = json.loads(out.read_text())
+    ours, theirs = results['model'], results['against']
+    assert ours['parameters'] == theirs['parameters'] > 10**7
+    # At this size nothing pays below the upsampling; labels are made by products of matrices.
+    assert 0 < ours['multiply_adds'] < 1.01 * theirs['multiply_adds']
+    for key in ('prediction', 'training_step'):
+        assert 0 < ours[key]['median'] <= ours[key]['p90']
+        assert ours[key]['ratio'] == 1
+        assert theirs[key]['ratio'] > 0
+        assert ours[key]['peak_bytes'] > 0
+    assert results['label_agreement']['plain'] > 0.9999
+    assert results['label_agreement']['against'] > 0.999
+    table = capsys.readouterr().out
+    assert 'share of the post-processing' in table
+    assert 'labels equal to those of against' in table
+
+
+def test_a_checkpoint_is_measured_and_another_model_beside_it(tmp_path):
+    cfg = load_config(CONFIG, {'model.backbone.init_cfg': None})
+    with DefaultScope.overwrite_default_scope('mmseg_ext'):
+        model = MODELS.build(cfg.model)
+    assert isinstance(model, EncoderDecoder)
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'x.pth')
+    against = str(ROOT / 'configs/deeplabv3_r18v1c_cityscapes.py')
+    arguments = [CONFIG, str(tmp_path / 'x.pth'), '--against', against, '--precision', 'bf16', *SMALL]
+    results = load_tool('benchmark').main(arguments)
+    assert set(results['label_agreement']) == {'plain'}
+    assert results['against']['parameters'] != results['model']['parameters']
+
+
+def test_a_config_that_mmsegs_classes_do_not_know_is_refused_with_the_remedy():
+    with pytest.raises(ValueError, match=r"--against: mmseg's classes .*compare with a config that mmseg ships"):
+        load_tool('benchmark').main([CONFIG, '--against', 'mmseg', *SMALL])
