@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import torch
+from mmengine.config import DictAction
 
 from mmseg_ext.engine.benchmark import benchmark_models, format_results
 from mmseg_ext.engine.config import load_config
@@ -27,6 +28,8 @@ def main(argv: list[str] | None = None) -> dict[str, dict]:
     )
     add_form_arguments(parser)
     parser.add_argument('--size', type=_size, metavar='HxW', help="of the images (default: the config's crops)")
+    parser.add_argument('--images', metavar='DIR', help='images to predict and compare labels on (default: random)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='config values to replace: key=value ...')
     parser.add_argument('--batch', type=int, default=1, help='images at once; a training step has two at least')
     parser.add_argument('--repeats', type=int, default=10, help='rounds that count')
     parser.add_argument('--threads', type=int, help='threads of torch')
@@ -37,17 +40,18 @@ def main(argv: list[str] | None = None) -> dict[str, dict]:
         torch.set_num_threads(args.threads)
     against = None
     if args.against == 'mmseg':
-        against = load_config(args.config, dict(default_scope='mmseg'))
+        against = load_config(args.config, {**(args.cfg_options or {}), 'default_scope': 'mmseg'})
     elif args.against:
         against = load_config(args.against)
     results = benchmark_models(
-        load_config(args.config, upgrade=args.upgrade),
+        load_config(args.config, args.cfg_options, args.upgrade),
         args.checkpoint,
         against,
         size=args.size,
         batch=args.batch,
         repeats=args.repeats,
         device=args.device,
+        images=args.images,
         **form_from_args(args),
     )
     header, *rows = format_results(results)

@@ -4,8 +4,10 @@ import copy
 import warnings
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import mmcv
 import torch
 from mmengine.config import Config
 from mmengine.model.utils import revert_sync_batchnorm
@@ -22,6 +24,9 @@ from .fast_form import fast_form
 from .measure import count_multiply_adds, peak_memory, time_alternating
 from .runner import enable_amp
 
+# How many images of a folder labels are compared on.
+_IMAGES = 32
+
 # How many of the labels the fast form must have in common with the plain one in float32, and in half precision.
 _AGREEMENT = {'fp32': 0.9999, 'bf16': 0.98, 'fp16': 0.98}
 
@@ -35,12 +40,13 @@ def benchmark_models(
     batch: int = 1,
     repeats: int = 10,
     device: str = 'cpu',
+    images: str | None = None,
     **form: Any,
 ) -> dict[str, dict]:
     """Measure prediction and training of a config's model, and of another one beside it, taking turns.
 
     Prediction is ``predict`` of preprocessed images up to labels of their size. A training step is ``train_step``:
-    preprocessing, losses, gradients and the optimizer's step. Both on random images and labels.
+    preprocessing, losses, gradients and the optimizer's step. Both on random images and labels, if no others are given.
 
     Args:
         cfg: the config; ``form`` applies to it.
@@ -50,6 +56,7 @@ def benchmark_models(
         batch: images at once; a training step has two at least.
         repeats: rounds that count.
         device: where to run.
+        images: a folder of images to predict and to compare labels on, resized to ``size``.
         form: arguments of :func:`.fast_form.fast_form`; a training step knows ``precision`` and ``channels_last``.
 
     Returns:
@@ -60,6 +67,7 @@ def benchmark_models(
 
     Raises:
         ValueError: a model can't be built from its config, or the fast form has other labels than the plain one.
+        FileNotFoundError: there are no images in the folder.
     """
     warnings.simplefilter('ignore')
     device = torch.device(device)
@@ -81,10 +89,11 @@ def benchmark_models(
     if against is not None:
         models['against'] = other.eval()
 
-    images = _images(plain, size, batch, device)
+    batches = _batches(plain, size, batch, device, images)
+    images = batches[0]
     runs = {name: partial(_predict, model, images) for name, model in models.items()}
-    labels = {name: run() for name, run in runs.items()}
-    agreement = {'plain': _agreement(labels['model'], _predict(plain, images))}
+    labels = {name: torch.cat([_predict(model, x) for x in batches]) for name, model in models.items()}
+    agreement = {'plain': _agreement(labels['model'], torch.cat([_predict(plain, x) for x in batches]))}
     precision = form.get('precision', 'fp32')
     if agreement['plain'] < _AGREEMENT[precision]:
         raise ValueError(
@@ -156,10 +165,22 @@ def _build(cfg: Config, name: str, size: tuple[int, int]) -> nn.Module:
     return model
 
 
-def _images(model: nn.Module, size: tuple[int, int], batch: int, device: torch.device) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    images = [torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator) for _ in range(batch)]
-    return model.data_preprocessor.to(device)(dict(inputs=images), False)['inputs'].to(device)
+def _batches(
+    model: nn.Module, size: tuple[int, int], batch: int, device: torch.device, folder: str | None
+) -> list[Tensor]:
+    """Return preprocessed batches ``(B, C, H, W)``: of the folder's images, or one of random pixels."""
+    if folder is None:
+        generator = torch.Generator().manual_seed(0)
+        images = [torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator) for _ in range(batch)]
+    else:
+        paths = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in ('.png', '.jpg', '.jpeg'))
+        if len(paths) < batch:
+            raise FileNotFoundError(f'--images {folder} holds {len(paths)} .png and .jpg files, a batch needs {batch}')
+        resized = (mmcv.imresize(mmcv.imread(path), size[::-1]) for path in paths[:_IMAGES])
+        images = [torch.from_numpy(image).permute(2, 0, 1) for image in resized]
+    preprocessor = model.data_preprocessor.to(device)
+    starts = range(0, len(images) - batch + 1, batch)
+    return [preprocessor(dict(inputs=images[i : i + batch]), False)['inputs'].to(device) for i in starts]
 
 
 @torch.no_grad()
