@@ -51,9 +51,7 @@ def test_init_model_and_inference_model(cfg, image):
 
 def test_inferencer_predicts_and_draws(cfg, image, tmp_path):
     torch.save(dict(state_dict=init_model(cfg, device='cpu').state_dict()), tmp_path / 'x.pth')
-    inferencer = MMSegInferencer(
-        cfg, str(tmp_path / 'x.pth'), CLASSES, PALETTE, device='cpu', scope='mmseg_ext'
-    )
+    inferencer = MMSegInferencer(cfg, str(tmp_path / 'x.pth'), CLASSES, PALETTE, device='cpu', scope='mmseg_ext')
     result = inferencer(image, return_vis=True)
     assert result['predictions'].shape == (60, 80)
     assert result['visualization'].shape == image.shape

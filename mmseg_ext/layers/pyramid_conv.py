@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import pyramid_half
+from .placing import Placing
 from .pointwise_conv import is_product, pointwise_conv2d
 from .precision import full_precision
 from .pyramid_half import conv_with_pixel_maps
-from .pyramid_place import Placing, add_level, add_level_gradients, add_level_plainly
+from .pyramid_place import add_level, add_level_gradients, add_level_plainly
 
 
 def pyramid_conv2d(

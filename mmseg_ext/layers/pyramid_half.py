@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .pyramid_place import Placing
+from .placing import Placing
 
 # What it costs to copy one number of a weight, in multiply-adds of a convolution in half precision.
 _MOVE = 40

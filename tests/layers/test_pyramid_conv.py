@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from mmseg_ext.layers import PyramidConv2d, pyramid_conv2d
-from mmseg_ext.layers.pyramid_place import Placing
+from mmseg_ext.layers.placing import Placing
 
 SIZES = st.tuples(st.integers(1, 70), st.integers(1, 70))
 
