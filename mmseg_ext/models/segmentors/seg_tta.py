@@ -29,7 +29,7 @@ class SegTTAModel(_SegTTAModel):
             data: as the data loader gives it: for every key (or item), a list with one entry for each augmentation.
 
         Returns:
-            The samples of the last augmentation, with ``pred_sem_seg`` of all.
+            The samples of the first augmentation, with ``pred_sem_seg`` of all.
         """
         if isinstance(data, dict):
             augmentations = [dict(zip(data, values, strict=True)) for values in zip(*data.values(), strict=True)]
@@ -45,29 +45,32 @@ class SegTTAModel(_SegTTAModel):
         return self._streamed(augmentations) if streams else self._summed(augmentations)
 
     def _streamed(self, augmentations: list) -> list:
-        runs = []
+        runs, first = [], None
         for data in augmentations:
             data = self.module.data_preprocessor(data, False)
             samples = data['data_samples']
-            logits, resamplings = self.module.low_resolution(data['inputs'], [sample.metainfo for sample in samples])
-            runs.append((logits, resamplings))
+            first = first or samples
+            runs.append(self.module.low_resolution(data['inputs'], [sample.metainfo for sample in samples]))
         results = [
-            _mean_labels([(logits[i], resamplings[i]) for logits, resamplings in runs]) for i in range(len(samples))
+            _mean_labels([(logits[i], resamplings[i]) for logits, resamplings in runs]) for i in range(len(first))
         ]
-        return self._samples(samples, results)
+        return self._samples(first, results)
 
     def _summed(self, augmentations: list) -> list:
         keep = self.module.test_cfg.get('keep_logits', False)
         self.module.test_cfg['keep_logits'] = True
         try:
-            sums = None
+            first = sums = None
             for data in augmentations:
                 samples = self.module.test_step(data)
+                first = first or samples
                 probabilities = [self._probabilities(sample.seg_logits.data) for sample in samples]
+                for sample in samples:
+                    del sample.seg_logits
                 sums = probabilities if sums is None else [a.add_(b) for a, b in zip(sums, probabilities, strict=True)]
         finally:
             self.module.test_cfg['keep_logits'] = keep
-        return self._samples(samples, [self._labels(total / len(augmentations)) for total in sums])
+        return self._samples(first, [self._labels(total / len(augmentations)) for total in sums])
 
     def _probabilities(self, logits: Tensor) -> Tensor:
         # Of one channel, they are probabilities already.
