@@ -21,8 +21,9 @@ from .placing import Axis, Placing
 
 # Up to this many pixels, a level's taps are computed without reordering the weight.
 _TINY = 256
-# Bytes of the taps that are worked on at once: less than what a memory allocator gives back to the system.
-_CHUNK_BYTES = 2**24
+# Bytes of the taps that are worked on at once: on a CPU less than what a memory allocator gives back to the system.
+_CHUNK_BYTES = {'cpu': 2**24}
+_LARGE_CHUNK_BYTES = 2**28
 
 
 def add_level(out: Tensor, x: Tensor, weight: Tensor, placing: Placing) -> None:
@@ -77,7 +78,8 @@ def add_level_gradients(grad_weight: Tensor, grad: Tensor, x: Tensor, weight: Te
 
 def _chunks(out: Tensor, x: Tensor, weight: Tensor, *like_x_and_weight: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Yield, for each image and a few output channels at a time, what belongs together."""
-    step = max(8, _CHUNK_BYTES // (weight.shape[2] ** 2 * x[0, 0].numel() * x.element_size()))
+    size = _CHUNK_BYTES.get(x.device.type, _LARGE_CHUNK_BYTES)
+    step = max(8, size // (weight.shape[2] ** 2 * x[0, 0].numel() * x.element_size()))
     for n in range(len(out)):
         for start in range(0, len(weight), step):
             chunk = slice(start, start + step)
