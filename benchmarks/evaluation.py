@@ -2,8 +2,9 @@
 
     python -m benchmarks.evaluation CHECKPOINT [--data data/camvid] [--repeats 3] [--threads 2]
 
-The checkpoint is one of ``configs/psp_r18v1c_camvid.py``. Ours is that config; mmseg's is the same with mmseg's
-segmentor, heads, backbone and metric. Both run mmengine's test loop in this process, in turn.
+The checkpoint is one of ``configs/psp_r18v1c_camvid.py``, its backbone dilated as mmseg dilates a ResNet-18. Ours is
+that config; mmseg's is the same with mmseg's segmentor, heads, backbone and metric. Both run mmengine's test loop in
+this process, in turn.
 """
 
 import argparse
@@ -27,8 +28,9 @@ def configs(data: str) -> dict[str, Config]:
     options['test_dataloader.persistent_workers'] = False
     ours = load_config(CONFIG, options)
     theirs = load_config(CONFIG, {**options, 'default_scope': 'mmseg'})
-    theirs.model.backbone.pop('output_stride')
-    theirs.model.backbone.update(strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4), contract_dilation=True)
+    for cfg in (ours, theirs):
+        cfg.model.backbone.pop('output_stride')
+        cfg.model.backbone.update(strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4), contract_dilation=True)
     theirs.model.decode_head.in_channels = 512
     theirs.model.auxiliary_head.in_channels = 256
     theirs.test_dataloader.dataset.type = 'mmseg_ext.CamVidDataset'

@@ -2,8 +2,8 @@
 _base_ = [
     './_base_/models/psp_r18v1c.py',
     './_base_/datasets/camvid.py',
-    './_base_/default_runtime.py',
     './_base_/schedules/adamw_camvid.py',
+    './_base_/default_runtime.py',
 ]
 model = dict(
     data_preprocessor=dict(size=(240, 320)),

@@ -135,7 +135,9 @@ def test_test_time_augmentation_runs(work_dir, options, tmp_path):
 
 
 def test_output_stride_of_a_trained_model_changes_for_the_test(work_dir, options, tmp_path):
-    arguments = [CONFIG, str(work_dir / 'iter_2.pth'), '--work-dir', str(tmp_path), *options]
+    # The network in our form, which can be switched; the config's is mmseg's.
+    exact = [f'model.backbone.{x}' for x in ('output_stride=8', 'strides=(1,2,2,2)', 'dilations=(1,1,1,1)')]
+    arguments = [CONFIG, str(work_dir / 'iter_2.pth'), '--work-dir', str(tmp_path), *options, *exact]
     at_8 = load_tool('test').main(arguments)
     at_16 = load_tool('test').main([*arguments[:4], '--output-stride', '16', *arguments[4:]])
     assert load_tool('test').main([*arguments[:4], '--output-stride', '8', *arguments[4:]]) == at_8

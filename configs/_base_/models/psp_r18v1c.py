@@ -1,7 +1,7 @@
-# PSPNet on ResNet-18 V1c with output stride 8, the head a quarter as wide.
+# PSPNet on ResNet-18 V1c with output stride 8, the heads a quarter as wide.
 _base_ = './psp_r50v1c.py'
 model = dict(
     backbone=dict(depth=18, init_cfg=dict(checkpoint='open-mmlab://resnet18_v1c')),
-    decode_head=dict(in_channels=512, channels=128),
-    auxiliary_head=dict(in_channels=256, channels=64),
+    decode_head=dict(channels=128),
+    auxiliary_head=dict(channels=64),
 )

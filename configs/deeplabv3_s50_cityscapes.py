@@ -1,0 +1,4 @@
+# DeepLabV3, ResNeSt-50, Cityscapes: the recipe that mmseg publishes for ResNeSt-101, which has no result for this
+# depth.
+_base_ = './deeplabv3_r50v1c_cityscapes.py'
+model = dict(backbone=dict(type='ResNeSt', init_cfg=dict(checkpoint='open-mmlab://resnest50')))

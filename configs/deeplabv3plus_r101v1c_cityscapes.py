@@ -1,0 +1,3 @@
+# DeepLabV3+, ResNet-101 V1c, Cityscapes: mmseg's deeplabv3plus_r101-d8_4xb2-80k_cityscapes-512x1024 (mIoU 80.97 there).
+_base_ = './deeplabv3plus_r50v1c_cityscapes.py'
+model = dict(backbone=dict(depth=101, init_cfg=dict(checkpoint='open-mmlab://resnet101_v1c')))

@@ -1,0 +1,8 @@
+# DeepLabV3+, ResNet-50 V1c, Cityscapes: mmseg's deeplabv3plus_r50-d8_4xb2-80k_cityscapes-512x1024 (mIoU 80.09 there).
+_base_ = [
+    './_base_/models/deeplabv3plus_r50v1c.py',
+    './_base_/datasets/cityscapes.py',
+    './_base_/schedules/sgd_80k.py',
+    './_base_/default_runtime.py',
+]
+model = dict(data_preprocessor=dict(size=(512, 1024)))
