@@ -19,7 +19,7 @@ from mmseg_ext.layers import AvgPool2d, Unit, mmseg_dilation_plan, multiply_dila
 from mmseg_ext.registry import MODELS
 
 from .base import Backbone
-from .resnet_blocks import BasicBlock, Bottleneck
+from .resnet_blocks import BasicBlock, Bottleneck, build_pointwise_conv
 
 
 @MODELS.register_module()
@@ -207,9 +207,7 @@ class ResNet(Backbone):
         downsample = None
         if stride != 1 or inplanes != outplanes:
             pool = [AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)] if avg_down else []
-            conv = build_conv_layer(
-                self.conv_cfg, inplanes, outplanes, kernel_size=1, stride=1 if avg_down else stride, bias=False
-            )
+            conv = build_pointwise_conv(self.conv_cfg, inplanes, outplanes, 1 if avg_down else stride)
             downsample = nn.Sequential(*pool, conv, build_norm_layer(self.norm_cfg, outplanes)[1])
         return Sequential(
             *(

@@ -6,9 +6,16 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmseg_ext.layers import Unit
+from mmseg_ext.layers import PointwiseConv2d, Unit
 
 _PLUGIN_POSITIONS = ('after_conv1', 'after_conv2', 'after_conv3')
+
+
+def build_pointwise_conv(conv_cfg: dict | None, in_channels: int, out_channels: int, stride: int = 1) -> nn.Module:
+    """Build a 1x1 convolution without bias."""
+    if conv_cfg is None:
+        return PointwiseConv2d(in_channels, out_channels, stride, bias=False)
+    return build_conv_layer(conv_cfg, in_channels, out_channels, kernel_size=1, stride=stride, bias=False)
 
 
 class ResidualBlock(BaseModule):
@@ -155,7 +162,7 @@ class Bottleneck(ResidualBlock):
         self.style = style
         stride1, stride2 = (1, stride) if style == 'pytorch' else (stride, 1)
         width = self.inner_width(planes)
-        self.conv1 = build_conv_layer(conv_cfg, inplanes, width, kernel_size=1, stride=stride1, bias=False)
+        self.conv1 = build_pointwise_conv(conv_cfg, inplanes, width, stride1)
         self.add_norm(width, 1)
         conv2_cfg = conv_cfg
         if dcn is not None:
@@ -165,7 +172,7 @@ class Bottleneck(ResidualBlock):
                     raise ValueError(f'conv_cfg={conv_cfg} and dcn={dcn} both choose the 3x3 convolution: drop one')
                 conv2_cfg = dcn
         self.add_conv2(conv2_cfg, width, stride2, dilation)
-        self.conv3 = build_conv_layer(conv_cfg, width, planes * self.expansion, kernel_size=1, bias=False)
+        self.conv3 = build_pointwise_conv(conv_cfg, width, planes * self.expansion)
         self.add_norm(planes * self.expansion, 3)
         self.downsample = downsample
         channels = dict(after_conv1=width, after_conv2=width, after_conv3=planes * self.expansion)
