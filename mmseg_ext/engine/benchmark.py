@@ -21,7 +21,7 @@ from mmseg_ext.checkpoints import load_file
 from mmseg_ext.checkpoints.layouts import tensors_of
 
 from .fast_form import fast_form
-from .measure import count_multiply_adds, peak_memory, time_alternating
+from .measure import Timing, count_multiply_adds, peak_memory, time_alternating, time_calls
 from .runner import enable_amp
 
 # How many images of a folder labels are compared on.
@@ -50,7 +50,8 @@ def benchmark_models(
 
     Args:
         cfg: the config; ``form`` applies to it.
-        checkpoint: its weights; None for random ones. The other model gets the same weights where its keys are equal.
+        checkpoint: its weights; None for random ones. The other model gets the same weights where its keys and shapes
+            are equal.
         against: another config, run in its plain form.
         size: height and width of the images; None: of the config's crops.
         batch: images at once; a training step has two at least.
@@ -60,9 +61,9 @@ def benchmark_models(
         form: arguments of :func:`.fast_form.fast_form`; a training step knows ``precision`` and ``channels_last``.
 
     Returns:
-        For the model, and ``'against'``, by name: parameters, multiply-adds of a prediction, seconds (median and 90th
-        percentile), images a second and peak bytes beyond the weights of prediction and training step, shares of
-        backbone, head and post-processing, and time ratios to the first. ``label_agreement`` is that of the model's
+        For the model, and ``'against'``, by name: parameters; of prediction and training step multiply-adds, seconds
+        (median and 90th percentile), images a second, peak bytes beyond the weights and time ratios to the first; and
+        of a prediction the shares of backbone, head and post-processing. ``label_agreement`` is that of the model's
         labels with those of its plain form in float32 (``'plain'``) and of the other model.
 
     Raises:
@@ -81,7 +82,7 @@ def benchmark_models(
     steps['model'] = _training_step(cfg, plain, size, step_batch, device, form)
     if against is not None:
         other = _build(against, '--against', size).to(device)
-        same = list(other.state_dict()) == list(plain.state_dict())
+        same = _shapes(other) == _shapes(plain)
         if same:
             other.load_state_dict(plain.state_dict(), strict=True)
         steps['against'] = _training_step(against, other, size, step_batch, device, {})
@@ -109,10 +110,9 @@ def benchmark_models(
     for name, model in models.items():
         results[name] = {
             'parameters': sum(p.numel() for p in (plain if name == 'model' else model).parameters()),
-            'multiply_adds': count_multiply_adds(runs[name]),
-            'prediction': _summary(times[name], batch, peak_memory(runs[name], device)),
-            'training_step': _summary(step_times[name], step_batch, peak_memory(steps[name], device)),
-            'shares': _shares(model, images, times[name].seconds, max(2, repeats // 2), device),
+            'prediction': _summary(times[name], batch, runs[name], device),
+            'training_step': _summary(step_times[name], step_batch, steps[name], device),
+            'shares': _shares(model, runs[name], max(2, repeats // 2), device),
         }
     return results
 
@@ -126,8 +126,8 @@ def format_results(results: dict[str, dict]) -> list[list[str]]:
         rows.append([title, *(value(results[name]) for name in names)])
 
     row('parameters (10^6)', lambda r: f'{r["parameters"] / 1e6:.1f}')
-    row('multiply-adds of a prediction (10^9)', lambda r: f'{r["multiply_adds"] / 1e9:.1f}')
     for title, key in (('prediction', 'prediction'), ('training step', 'training_step')):
+        row(f'{title}: multiply-adds (10^9)', lambda r, key=key: f'{r[key]["multiply_adds"] / 1e9:.1f}')
         row(f'{title}: median ms', lambda r, key=key: f'{1e3 * r[key]["median"]:.1f}')
         row(f'{title}: 90th percentile ms', lambda r, key=key: f'{1e3 * r[key]["p90"]:.1f}')
         row(f'{title}: images a second', lambda r, key=key: f'{r[key]["images_per_second"]:.2f}')
@@ -190,6 +190,10 @@ def _predict(model: nn.Module, images: Tensor) -> Tensor:
     return torch.stack([sample.pred_sem_seg.data[0] for sample in model.predict(images)])
 
 
+def _shapes(model: nn.Module) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in model.state_dict().items()}
+
+
 def _agreement(a: Tensor, b: Tensor) -> float:
     return (a.long() == b.long()).double().mean().item()
 
@@ -220,23 +224,25 @@ def _training_step(
     return lambda: model.train_step(copy.deepcopy(data), optim_wrapper)
 
 
-def _summary(timing, batch: int, peak: int) -> dict[str, float]:
+def _summary(timing: Timing, batch: int, run: Callable[[], object], device: torch.device) -> dict[str, float]:
     return {
+        'multiply_adds': count_multiply_adds(run),
         'median': timing.seconds,
         'p90': timing.p90,
         'images_per_second': batch / timing.seconds,
-        'peak_bytes': peak,
+        'peak_bytes': peak_memory(run, device),
         'ratio': timing.ratio,
     }
 
 
-def _shares(model: nn.Module, images: Tensor, total: float, repeats: int, device: torch.device) -> dict[str, float]:
-    """Time backbone (with neck) and head by themselves; the rest of a prediction is post-processing."""
-    with torch.no_grad():
-        features = model.extract_feat(images)
-        parts = {
-            'backbone': torch.no_grad()(partial(model.extract_feat, images)),
-            'head': torch.no_grad()(partial(model.decode_head, features)),
-        }
-        shares = {name: t.seconds / total for name, t in time_alternating(parts, repeats, device).items()}
-    return {**shares, 'post-processing': max(0.0, 1 - sum(shares.values()))}
+def _shares(model: nn.Module, run: Callable[[], object], repeats: int, device: torch.device) -> dict[str, float]:
+    """Time backbone (with neck) and head inside of predictions; the rest of these is post-processing."""
+    with (
+        time_calls(model, 'predict', device) as whole,
+        time_calls(model, 'extract_feat', device) as backbone,
+        time_calls(model.decode_head, 'forward', device) as head,
+    ):
+        for _ in range(repeats):
+            run()
+    shares = {'backbone': sum(backbone) / sum(whole), 'head': sum(head) / sum(whole)}
+    return {**shares, 'post-processing': 1 - sum(shares.values())}

@@ -1,16 +1,19 @@
 """The fast form of a trained segmentor: for prediction only, with the labels of the plain one up to rounding."""
 
 import argparse
+import copy
 from collections import Counter
 from collections.abc import Callable
 
 import torch
 from mmcv.cnn import ConvModule
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from mmseg_ext.layers import RectifiedConv2d
 from mmseg_ext.registry import HOOKS
 
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
@@ -31,20 +34,23 @@ def fast_form(
 
     Args:
         model: an ``EncoderDecoder``, ours or mmseg's.
-        precision: 'fp32', 'bf16' or 'fp16': what weights and features are kept and computed in. Batch normalisation
-            and the classifier stay in float32.
+        precision: 'fp32', 'bf16' or 'fp16': what weights and features are kept and computed in. Batch normalisation,
+            the backbone's stem and the classifier, where little is computed and much is lost, stay in float32.
         channels_last: the channels innermost in memory.
         fold_bn: make batch normalisation part of the convolution in front of it.
         compile: compile backbone and decode head by ``torch.compile``.
 
     Raises:
-        ValueError: ``precision`` is none of those, or is fp16 on a CPU; or normalisation can't be folded.
+        ValueError: ``precision`` is none of those, or is fp16 on a CPU; normalisation can't be folded; or torch can't
+            compile here.
     """
     if precision not in PRECISIONS:
         raise ValueError(f'precision={precision!r} must be one of {list(PRECISIONS)}')
     device = next(model.parameters()).device
     if precision == 'fp16' and device.type == 'cpu':
         raise ValueError("precision='fp16' is slow and inexact on a CPU; use 'bf16'")
+    if compile:
+        _check_compiler(device)
     model.eval().requires_grad_(False)
     if fold_bn:
         fold_batch_norm(model)
@@ -54,20 +60,37 @@ def fast_form(
         model.to(memory_format=torch.channels_last)
     if compile:
         model.backbone.compile()
-        model.decode_head.compile()
+        # Not its compile(): mmseg's segmentor calls forward, which that leaves as it is.
+        model.decode_head.forward = torch.compile(model.decode_head.forward)
     return model
 
 
+def _check_compiler(device: torch.device) -> None:
+    try:
+        torch.compile(torch.square)(torch.zeros(1, device=device))
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f'compile: torch cannot compile for {device} here ({reason}); install a C++ compiler, or leave compile out'
+        ) from error
+
+
 def _use_half(model: nn.Module, dtype: torch.dtype) -> None:
-    head = model.decode_head
-    model.backbone.to(dtype)
+    backbone, head = model.backbone, model.decode_head
+    stem = getattr(backbone, 'stem', getattr(backbone, 'conv1', None))
+    weights = copy.deepcopy(stem.state_dict()) if isinstance(stem, nn.Module) else None
+    backbone.to(dtype)
     head.to(dtype)
     if model.with_neck:
         model.neck.to(dtype)
     for module in model.modules():
         if isinstance(module, _BatchNorm):
             module.float()
-    model.backbone.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(dtype),))
+    if weights is None:
+        backbone.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(dtype),))
+    else:
+        stem.float().load_state_dict(weights)
+        stem.register_forward_hook(lambda _, inputs, out: out.to(dtype))
     if isinstance(getattr(head, 'conv_seg', None), nn.Conv2d):
         # Logits in half precision would make classes equal that are not.
         head.conv_seg.float().register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
@@ -83,7 +106,8 @@ def fold_batch_norm(model: nn.Module) -> None:
         ValueError: the logits changed: a convolution's output is used by something else as well.
     """
     parameter = next(model.parameters())
-    image = torch.randn(1, 3, _SIDE, _SIDE, dtype=parameter.dtype, device=parameter.device)
+    channels = next(m.in_channels for m in model.backbone.modules() if isinstance(m, nn.Conv2d))
+    image = torch.randn(1, channels, _SIDE, _SIDE, dtype=parameter.dtype, device=parameter.device)
 
     def logits() -> Tensor:
         return model.decode_head.forward(model.extract_feat(image))
@@ -98,7 +122,7 @@ def fold_batch_norm(model: nn.Module) -> None:
         parent, _, name = names[norm].rpartition('.')
         setattr(model.get_submodule(parent), name, nn.Identity())
     error = (logits() - before).abs().max() / before.abs().max()
-    if error > 1e-3:
+    if not error <= 1e-3:  # nor a NaN
         raise ValueError(
             f'fold_bn: the logits changed by {error:.1e} of the largest; this network uses the output of a convolution '
             'in front of a normalisation elsewhere too. Leave fold_bn out'
@@ -117,7 +141,8 @@ def _pairs(model: nn.Module, run: Callable[[], Tensor]) -> dict[nn.Module, nn.Co
         inputs_of.setdefault(norm, []).append(conv)
 
     for module in model.modules():
-        if isinstance(module, nn.Conv2d):
+        # A rectified convolution scales its bias near the borders.
+        if isinstance(module, nn.Conv2d) and not isinstance(module, RectifiedConv2d):
             handles.append(module.register_forward_hook(after_conv))
         elif isinstance(module, _BatchNorm) and module.running_mean is not None:
             handles.append(module.register_forward_pre_hook(before_norm))
@@ -142,16 +167,21 @@ def _pairs(model: nn.Module, run: Callable[[], Tensor]) -> dict[nn.Module, nn.Co
 
 @HOOKS.register_module()
 class FastFormHook(Hook):
-    """Test the fast form of a model: turns it into that once its weights are loaded.
+    """Test the fast form of a model: puts it in the model's place once all weights are there.
 
     Args:
         options: arguments of :func:`fast_form`.
     """
 
+    priority = 'VERY_LOW'
+
     def __init__(self, **options):
         self.options = options
 
-    def before_test(self, runner) -> None:
+    def before_test_epoch(self, runner) -> None:
+        # EMAHook, a priority higher, has exchanged the weights by now, and takes them back from the model itself.
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        runner.model = copy.deepcopy(model)
         fast_form(unwrapped(runner.model), **self.options)
 
 

@@ -6,7 +6,8 @@ The sides take turns, so that whatever else the machine does meets all of them, 
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -61,6 +62,23 @@ def _seconds(run: Callable[[], object], device: torch.device, clock: Callable[[]
     run()
     _synchronise(device)
     return clock() - start
+
+
+@contextmanager
+def time_calls(owner: object, name: str, device: torch.device) -> Iterator[list[float]]:
+    """Measure every call of the method ``name`` inside the block; yields the list that their seconds go to."""
+    call, seconds = getattr(owner, name), []
+
+    def timed(*args):
+        out = []
+        seconds.append(_seconds(lambda: out.append(call(*args)), device, time.perf_counter))
+        return out[0]
+
+    setattr(owner, name, timed)
+    try:
+        yield seconds
+    finally:
+        setattr(owner, name, call)
 
 
 def _synchronise(device: torch.device) -> None:

@@ -4,7 +4,9 @@ import pytest
 import torch
 from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope
+from mmseg.models.segmentors import EncoderDecoder as MMSegEncoderDecoder
 from torch import nn
+from torch._dynamo.utils import counters
 
 from mmseg_ext.engine.fast_form import fast_form, fold_batch_norm
 from mmseg_ext.models.segmentors import EncoderDecoder
@@ -28,7 +30,7 @@ HEADS = {
 @torch.no_grad()
 def segmentor(backbone='ResNetV1c', head='PSPHead', **kwargs):
     cfg = dict(
-        backbone=BACKBONES[backbone],
+        backbone=dict(BACKBONES[backbone], **kwargs),
         decode_head=dict(type=head, channels=8, num_classes=5, norm_cfg=dict(type='BN'), **HEADS[head]),
         test_cfg=dict(mode='whole'),
     )
@@ -36,7 +38,8 @@ def segmentor(backbone='ResNetV1c', head='PSPHead', **kwargs):
         model = randomise(EncoderDecoder(**ConfigDict(cfg))).eval()
     # Classes that differ in more than a bias.
     model.decode_head.conv_seg.weight.normal_()
-    model.decode_head.conv_seg.bias -= model(torch.randn(1, 3, 64, 64)).mean((0, 2, 3))
+    images = torch.randn(1, kwargs.get('in_channels', 3), 64, 64)
+    model.decode_head.conv_seg.bias -= model(images).mean((0, 2, 3))
     return model
 
 
@@ -59,6 +62,34 @@ def test_folding_keeps_the_logits_and_leaves_no_normalisation_behind_a_convoluti
         fold_batch_norm(model)
         assert relative_error(model(images), expected) <= 1e-4
     assert not [name for name, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+def test_folding_works_for_images_of_other_channels():
+    model = segmentor(in_channels=4)
+    images = torch.randn(1, 4, 64, 64)
+    with torch.no_grad():
+        expected = model(images)
+        fold_batch_norm(model)
+        assert relative_error(model(images), expected) <= 1e-4
+    assert not [name for name, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+def test_normalisation_behind_rectified_convolutions_stays_and_that_of_the_head_is_folded():
+    model = segmentor('ResNeSt', rectified_conv=True)
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = model(images)
+        fold_batch_norm(model)
+        assert relative_error(model(images), expected) <= 1e-4
+    left = {name.split('.')[0] for name, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    assert left == {'backbone'}
+
+
+def test_folding_is_refused_where_the_logits_are_not_numbers():
+    model = segmentor()
+    model.backbone.layer1[0].bn1.running_var.fill_(torch.nan)
+    with pytest.raises(ValueError, match='fold_bn: the logits changed by nan'):
+        fold_batch_norm(model)
 
 
 def test_a_normalisation_that_two_convolutions_share_stays():
@@ -111,20 +142,38 @@ def test_fast_form_predicts_the_labels_of_the_plain_one(form, least):
     assert not any(p.requires_grad for p in fast.parameters())
 
 
-def test_half_precision_keeps_statistics_and_classifier_in_float32():
-    model = fast_form(segmentor(), precision='bf16')
+def test_half_precision_keeps_stem_statistics_and_classifier_in_float32():
+    plain = segmentor()
+    model = fast_form(copy.deepcopy(plain), precision='bf16')
     assert model.backbone.layer1[0].conv1.weight.dtype == torch.bfloat16
+    assert torch.equal(model.backbone.stem[0].weight, plain.backbone.stem[0].weight)
     assert model.backbone.layer1[0].bn1.running_var.dtype == torch.float32
     assert model.decode_head.conv_seg.weight.dtype == torch.float32
     with torch.no_grad():
         assert model(torch.randn(1, 3, 64, 64)).dtype == torch.float32
 
 
-def test_compile_reaches_backbone_and_head(monkeypatch):
-    compiled = []
-    monkeypatch.setattr(nn.Module, 'compile', lambda module: compiled.append(module))
-    model = fast_form(segmentor(), compile=True)
-    assert compiled == [model.backbone, model.decode_head]
+@pytest.mark.parametrize('kind', [EncoderDecoder, MMSegEncoderDecoder])
+def test_backbone_and_head_run_compiled_with_the_same_labels(kind):
+    model = segmentor('ResNetV1d', 'FCNHead')
+    model.__class__ = kind
+    images = torch.randn(1, 3, 64, 64)
+    expected = labels(model, images)
+    torch._dynamo.reset()
+    model = fast_form(model, compile=True)
+    counters.clear()
+    assert agreement(labels(model, images), expected) >= 0.9999
+    assert counters['stats']['unique_graphs'] == 2
+
+
+def test_compiling_without_a_compiler_is_refused_with_the_remedy(monkeypatch, tmp_path):
+    torch._dynamo.reset()
+    monkeypatch.setenv('TORCHINDUCTOR_CACHE_DIR', str(tmp_path))  # where nothing is compiled yet
+    monkeypatch.setattr(torch._inductor.config.cpp, 'cxx', (None, '/nowhere/g++'))
+    with pytest.raises(
+        ValueError, match=r'cannot compile for cpu here \(.*C\+\+ compiler.*\); install a C\+\+ compiler'
+    ):
+        fast_form(segmentor(), compile=True)
 
 
 @pytest.mark.parametrize(

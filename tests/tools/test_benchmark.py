@@ -22,7 +22,12 @@ def test_ours_and_mmsegs_are_measured_side_by_side_with_equal_labels(tmp_path, c
     ours, theirs = results['model'], results['against']
     assert ours['parameters'] == theirs['parameters'] > 10**7
     # At this size nothing pays below the upsampling; labels are made by products of matrices.
-    assert 0 < ours['multiply_adds'] < 1.01 * theirs['multiply_adds']
+    assert 0 < ours['prediction']['multiply_adds'] < 1.01 * theirs['prediction']['multiply_adds']
+    # Two images, each forward and twice back.
+    assert ours['training_step']['multiply_adds'] > 4 * ours['prediction']['multiply_adds']
+    for shares in (ours['shares'], theirs['shares']):
+        assert min(shares.values()) > 0
+        assert sum(shares.values()) == pytest.approx(1)
     for key in ('prediction', 'training_step'):
         assert 0 < ours[key]['median'] <= ours[key]['p90']
         assert ours[key]['ratio'] == 1
@@ -46,6 +51,12 @@ def test_a_checkpoint_is_measured_and_another_model_beside_it(tmp_path):
     results = load_tool('benchmark').main(arguments)
     assert set(results['label_agreement']) == {'plain'}
     assert results['against']['parameters'] != results['model']['parameters']
+
+
+def test_a_model_with_other_classes_keeps_its_own_weights_and_its_labels_are_not_compared():
+    against = str(ROOT / 'configs/psp_r18v1c_camvid.py')
+    results = load_tool('benchmark').main([CONFIG, '--against', against, *SMALL])
+    assert set(results['label_agreement']) == {'plain'}
 
 
 def test_a_config_that_mmsegs_classes_do_not_know_is_refused_with_the_remedy():

@@ -153,6 +153,14 @@ def test_fast_form_is_tested_with_nearly_the_plain_result(work_dir, options, tmp
     assert half['aAcc'] == pytest.approx(plain['aAcc'], abs=2)
 
 
+def test_fast_form_is_tested_beside_averaged_weights(work_dir, options, tmp_path):
+    arguments = [CONFIG, str(work_dir / 'iter_2.pth'), '--work-dir', str(tmp_path)]
+    options = [*options, 'custom_hooks.0.type=EMAHook']
+    plain = load_tool('test').main([*arguments, *options])
+    folded = load_tool('test').main([*arguments, '--fold-bn', *options])
+    assert folded['aAcc'] == pytest.approx(plain['aAcc'], abs=0.02)
+
+
 def test_output_stride_of_mmsegs_segmentor_is_refused_with_the_remedy(work_dir, options):
     options = [option for option in options if 'init_cfg' not in option]
     with pytest.raises(
