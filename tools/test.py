@@ -14,11 +14,12 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     parser.add_argument('--show-dir', metavar='DIR', help='write panels image | truth | prediction')
     parser.add_argument('--tta', action='store_true', help='average over flips and scales')
     parser.add_argument('--output-stride', type=int, metavar='N', help='evaluate at this one, atrous rates rescaled')
+    parser.add_argument('--crf', action='store_true', help='refine the predictions by the dense CRF')
     add_form_arguments(parser)
     args = parser.parse_args(argv)
     cfg = config_from_args(args)
     return evaluate_model(
-        cfg, args.checkpoint, args.out, args.show_dir, args.tta, args.output_stride, form_from_args(args)
+        cfg, args.checkpoint, args.out, args.show_dir, args.tta, args.output_stride, form_from_args(args), args.crf
     )
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from mmseg_ext.checkpoints import install_safe_loading
 from mmseg_ext.datasets.config_check import check_config
 from mmseg_ext.datasets.scan import DatasetScan
-from mmseg_ext.models.segmentors import SegTTAModel
+from mmseg_ext.models.segmentors import EncoderDecoder, SegTTAModel
 
 from .config import load_config
 from .fast_form import FastFormHook, unwrapped
@@ -56,6 +56,7 @@ def evaluate_model(
     tta: bool = False,
     output_stride: int | None = None,
     form: dict | None = None,
+    crf: bool = False,
 ) -> dict[str, float]:
     """Check the data, test a checkpoint and print the per-class table.
 
@@ -67,17 +68,21 @@ def evaluate_model(
         tta: average over the config's test-time augmentations.
         output_stride: change the network's to this one, atrous rates with it.
         form: arguments of :func:`mmseg_ext.engine.fast_form.fast_form`; None: the plain form.
+        crf: refine the predictions by the dense CRF, with its defaults where ``test_cfg.crf`` of the model has none.
 
     Returns:
         The metrics by name.
 
     Raises:
         DatasetError: images, labels or class counts are wrong.
-        ValueError: ``tta`` is asked for and the config has no ``tta_pipeline``, or the network can't have that output
-            stride.
+        ImportError: the CRF is asked for and pydensecrf2 is not installed.
+        ValueError: ``tta`` is asked for and the config has no ``tta_pipeline``, the network can't have that output
+            stride, or the segmentor, or its ``tta_model``, is none of ours and a CRF is asked for.
     """
     install_safe_loading()
     cfg.load_from = str(checkpoint)
+    if crf and cfg.model.test_cfg.get('crf') is None:
+        cfg.model.test_cfg.crf = {}
     if tta:
         if 'tta_pipeline' not in cfg or 'tta_model' not in cfg:
             raise ValueError('--tta: the config has no tta_pipeline and tta_model; add them or leave --tta out')
@@ -85,6 +90,11 @@ def evaluate_model(
         cfg.tta_model.module = cfg.model
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmseg'):
             if MODELS.get(cfg.tta_model.type) is not SegTTAModel:
+                if cfg.model.test_cfg.get('crf') is not None:
+                    raise ValueError(
+                        f'test_cfg.crf: tta_model.type={cfg.tta_model.type!r} would leave it out; use --upgrade, or '
+                        "type='mmseg_ext.SegTTAModel'"
+                    )
                 # mmseg's averages full-size logits, which our segmentor only keeps when it is asked to.
                 cfg.model.test_cfg.keep_logits = True
         cfg.model = cfg.tta_model
@@ -97,6 +107,8 @@ def evaluate_model(
     if show_dir is not None:
         cfg.custom_hooks.append(dict(type='mmseg_ext.PanelHook', out_dir=show_dir))
     runner = build_runner(cfg)
+    if crf:
+        _check_has_crf(runner.model)
     if output_stride is not None:
         _set_output_stride(runner.model, output_stride)
     if form:
@@ -105,6 +117,15 @@ def evaluate_model(
     if 'test' in scans and scans['test'].class_pixels.any():
         print_log(_constant_prediction(scans['test']), logger='current')
     return metrics
+
+
+def _check_has_crf(model: nn.Module) -> None:
+    model = unwrapped(model)
+    if not isinstance(model, EncoderDecoder):
+        raise ValueError(
+            f'--crf: {type(model).__module__}.{type(model).__name__} has no CRF; use --upgrade, or '
+            "type='mmseg_ext.EncoderDecoder' in the config"
+        )
 
 
 def _set_output_stride(model: nn.Module, output_stride: int) -> None:

@@ -12,9 +12,16 @@ _BACKGROUND = (255, 255, 255)
 
 def colourise(labels: np.ndarray, palette: Sequence[Sequence[int]]) -> np.ndarray:
     """Map labels ``(H, W)`` to colours ``(H, W, 3)`` uint8; labels without a colour (255, ignored) become black."""
-    table = np.full((256, 3), IGNORED_COLOUR, dtype=np.uint8)
+    table = np.full((max(256, len(palette)), 3), IGNORED_COLOUR, dtype=np.uint8)
     table[: len(palette)] = palette
-    return table[labels.astype(np.uint8)]
+    return table[labels.astype(np.uint16)]
+
+
+def legend_entries(
+    labels: np.ndarray, classes: Sequence[str], palette: Sequence[Sequence[int]]
+) -> list[tuple[str, tuple[int, ...]]]:
+    """Return name and colour of each class that occurs in ``labels``, an array of any shape."""
+    return [(classes[i], tuple(palette[i])) for i in np.unique(labels).astype(int) if i < len(classes)]
 
 
 def draw_panel(
@@ -47,12 +54,23 @@ def draw_panel(
             raise ValueError(f'{title} of size {labels.shape} does not fit the image of size {image.shape[:2]}')
         tiles.append((title, colourise(labels, palette)))
     shown = [labels for labels in (truth, prediction) if labels is not None]
-    present = [i for i in np.unique(np.concatenate([labels.ravel() for labels in shown])) if i < len(classes)]
-    entries = [(classes[i], tuple(palette[i])) for i in present]
+    entries = legend_entries(np.concatenate([labels.ravel() for labels in shown]), classes, palette)
     if truth is not None and (truth >= len(classes)).any():
         entries.append(('ignored', IGNORED_COLOUR))
+    return draw_tiles(tiles, entries)
 
-    height, width = image.shape[:2]
+
+def draw_tiles(tiles: Sequence[tuple[str, np.ndarray]], entries: Sequence[tuple[str, tuple[int, ...]]]) -> np.ndarray:
+    """Draw pictures side by side over a legend.
+
+    Args:
+        tiles: title and picture of each, ``(H, W, 3)`` uint8, RGB, all of one size.
+        entries: name and colour of each line of the legend.
+
+    Returns:
+        The panel, ``(H', W', 3)`` uint8, RGB.
+    """
+    height, width = tiles[0][1].shape[:2]
     size = max(11, min(height, width) // 24)
     font = ImageFont.load_default(size)
     line = int(size * 1.5)

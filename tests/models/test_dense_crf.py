@@ -120,7 +120,7 @@ def test_a_terminal_shows_how_far_it_is(scene, monkeypatch, terminal):
 def test_a_mistake_in_a_process_reaches_the_caller(scene):
     _, image, blurred = scene
     with pytest.raises(TypeError, match='image is of type float64; it must be uint8'):
-        list(DenseCRF().refine_all([(image / 255, blurred)], workers=1))
+        list(DenseCRF().refine_all([(image / 255, blurred)], workers=2))
 
 
 def test_logits_and_wrong_shapes_are_refused(scene):

@@ -171,6 +171,29 @@ def test_output_stride_of_mmsegs_segmentor_is_refused_with_the_remedy(work_dir, 
         )
 
 
+def test_the_crf_is_switched_on_for_a_test_with_its_defaults_or_the_configs_parameters(work_dir, options, tmp_path):
+    pytest.importorskip('pydensecrf', reason='the extra crf is not installed')
+    arguments = [CONFIG, str(work_dir / 'iter_2.pth'), '--work-dir', str(tmp_path)]
+    plain = load_tool('test').main([*arguments, *options])
+    refined = load_tool('test').main([*arguments, '--crf', *options])
+    named = load_tool('test').main([*arguments, *options, 'model.test_cfg.crf.iterations=10'])
+    weak = load_tool('test').main([*arguments, '--crf', *options, 'model.test_cfg.crf.iterations=1'])
+    assert refined == named
+    assert len({result['aAcc'] for result in (plain, refined, weak)}) == 3
+
+
+def test_the_crf_of_mmsegs_segmentor_is_refused_with_the_remedy(work_dir, options):
+    options = [option for option in options if 'init_cfg' not in option]
+    with pytest.raises(ValueError, match=r'--crf: mmseg\..*EncoderDecoder has no CRF; use --upgrade'):
+        load_tool('test').main([SHIPPED, str(work_dir / 'iter_2.pth'), '--crf', *options, 'model.pretrained=None'])
+
+
+def test_a_crf_that_mmsegs_test_time_augmentation_would_leave_out_is_refused():
+    cfg = load_config(CONFIG, {'tta_model.type': 'mmseg.SegTTAModel'})
+    with pytest.raises(ValueError, match=r"test_cfg\.crf: tta_model\.type='mmseg\.SegTTAModel' would leave it out"):
+        evaluate_model(cfg, 'x.pth', tta=True, crf=True)
+
+
 def test_tta_without_a_pipeline_is_refused():
     cfg = load_config(CONFIG)
     cfg.pop('tta_pipeline')

@@ -5,6 +5,7 @@ of a prediction to those of the image, and one over position, which removes spec
 Krähenbühl and Koltun's (arXiv:1210.5644), computed by pydensecrf2.
 """
 
+import itertools
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -94,28 +95,27 @@ class DenseCRF:
 
         Args:
             pairs: the image and the probabilities of each; at most ``workers + 1`` of them are in memory.
-            workers: number of processes.
-            total: number of pairs for the progress bar, which a terminal shows; 0 where it is not known.
+            workers: number of processes; 1: one image after the other in this process.
+            total: number of pairs for the progress bar, which a terminal shows; 0: none.
 
         Returns:
             The refined probabilities of each pair, in order, when they are ready.
         """
-        bar = ProgressBar(total, file=sys.stderr) if sys.stderr.isatty() else None
-        pending = deque()
-
-        def finish_first() -> np.ndarray:
-            refined = pending.popleft().result()
+        bar = ProgressBar(total, file=sys.stderr) if total and sys.stderr.isatty() else None
+        for refined in itertools.starmap(self, pairs) if workers == 1 else self._in_processes(pairs, workers):
             if bar is not None:
                 bar.update()
-            return refined
+            yield refined
 
+    def _in_processes(self, pairs: Iterable[tuple[np.ndarray, np.ndarray]], workers: int) -> Iterator[np.ndarray]:
+        pending = deque()
         with ProcessPoolExecutor(workers) as pool:
             for image, probabilities in pairs:
                 pending.append(pool.submit(self, image, probabilities))
                 if len(pending) > workers:
-                    yield finish_first()
+                    yield pending.popleft().result()
             while pending:
-                yield finish_first()
+                yield pending.popleft().result()
 
 
 def _check(image: np.ndarray, probabilities: np.ndarray) -> None:

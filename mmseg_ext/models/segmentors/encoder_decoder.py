@@ -4,6 +4,9 @@ Ours never holds full-size logits (``streaming.py``), can change its output stri
 the channels that their configs leave out.
 """
 
+from collections.abc import Iterable, Iterator
+from functools import partial
+
 from mmengine.structures import PixelData
 from mmseg.models.segmentors import EncoderDecoder as _EncoderDecoder
 from mmseg.structures import SegDataSample
@@ -12,11 +15,13 @@ from torch import Tensor, nn
 
 from mmseg_ext.layers import Resampling, streamed_labels
 from mmseg_ext.layers.resampling import compute_dtype
+from mmseg_ext.layers.streamed_labels import LabelMap
 from mmseg_ext.models.decode_heads import AtrousHead
 from mmseg_ext.registry import MODELS
 
+from .crf import build_crf, full_probabilities, original_image, refine
 from .features import feature_info, with_channels
-from .slide import slide_labels
+from .slide import slide_maps
 from .streaming import input_size, streamed_loss, streams_loss, streams_prediction, to_original
 
 
@@ -30,6 +35,8 @@ class EncoderDecoder(_EncoderDecoder):
     - ``keep_logits=True``: also ``seg_logits``, the full-size logits, by mmseg's own code.
     - ``probability=True``: also ``pred_probability``, that of the label, ``(1, H, W)`` in float32.
     - ``batch``: in ``mode='slide'``, how many windows go through the network at once (1).
+    - ``crf``: parameters of ``postprocess.DenseCRF``, ``dict()`` for its defaults: labels and their probability are
+      those that it refines, ``seg_logits`` stays the network's. Images of a batch are refined in parallel.
 
     Heads that predict or compute their loss in another way than mmseg's base class are run as mmseg runs them.
 
@@ -37,13 +44,19 @@ class EncoderDecoder(_EncoderDecoder):
         kwargs: arguments of mmseg's ``EncoderDecoder``. A head's config may leave out its channels.
 
     Raises:
-        ValueError: ``test_cfg`` has another mode than 'whole' and 'slide', or no size of the windows.
+        ImportError: ``test_cfg.crf`` is there and pydensecrf2 is not.
+        TypeError: ``test_cfg.crf`` is no dict.
+        ValueError: ``test_cfg`` has another mode than 'whole' and 'slide', or no size of the windows; or the CRF can't
+            have these parameters or refine this head's predictions.
     """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        self.crf = None
         if self.test_cfg is not None:
             _check_test_cfg(self.test_cfg)
+            if self.test_cfg.get('crf') is not None:
+                self.crf = build_crf(self.test_cfg.crf, self.decode_head)
         stride = getattr(self.backbone, 'output_stride', None)
         for head in self._heads():
             # Of other features than the last, the stride is found when it is needed.
@@ -124,27 +137,40 @@ class EncoderDecoder(_EncoderDecoder):
         Returns:
             The samples, with the predictions; see the class.
         """
-        if self.test_cfg.get('keep_logits') or not streams_prediction(self.decode_head):
-            return super().predict(inputs, data_samples)
         if data_samples is None:
-            metas = [dict(img_shape=inputs.shape[2:], ori_shape=inputs.shape[2:])] * len(inputs)
-            data_samples = [SegDataSample() for _ in metas]
+            size = inputs.shape[2:]
+            data_samples = [SegDataSample(metainfo=dict(img_shape=size, ori_shape=size)) for _ in inputs]
+        metas = [sample.metainfo for sample in data_samples]
+        if self.test_cfg.get('keep_logits') or not streams_prediction(self.decode_head):
+            super().predict(inputs, data_samples)
+            if self.crf is None:
+                return data_samples
+            results = self._refined(inputs, metas, (sample.seg_logits.data.softmax(0) for sample in data_samples))
+        elif self.crf is not None:
+            results = self._refined(inputs, metas, full_probabilities(self, inputs, metas))
         else:
-            metas = [sample.metainfo for sample in data_samples]
+            results = self._streamed(inputs, metas)
+        for sample, (labels, probability) in zip(data_samples, results, strict=True):
+            sample.set_data(dict(pred_sem_seg=PixelData(data=labels)))
+            if self.test_cfg.get('probability'):
+                sample.set_data(dict(pred_probability=PixelData(data=probability)))
+        return data_samples
+
+    def _refined(self, inputs: Tensor, metas: list[dict], probabilities: Iterable[Tensor]) -> Iterator[tuple]:
+        images = (original_image(self, x, meta) for x, meta in zip(inputs, metas, strict=True))
+        for labels, probability in refine(self.crf, images, probabilities, len(inputs)):
+            yield labels.to(inputs.device), probability.to(inputs.device)
+
+    def _streamed(self, inputs: Tensor, metas: list[dict]) -> list[tuple]:
         options = dict(
             threshold=getattr(self.decode_head, 'threshold', None) or 0.0,
             probability=self.test_cfg.get('probability', False),
         )
         if self.test_cfg.get('mode', 'whole') == 'slide':
-            results = slide_labels(self, inputs, metas, **options)
-        else:
-            logits, resamplings = self.low_resolution(inputs, metas)
-            results = [streamed_labels(logit[None], r, **options) for logit, r in zip(logits, resamplings, strict=True)]
-        for sample, (labels, probability) in zip(data_samples, results, strict=True):
-            sample.set_data(dict(pred_sem_seg=PixelData(data=labels)))
-            if probability is not None:
-                sample.set_data(dict(pred_probability=PixelData(data=probability)))
-        return data_samples
+            maps = slide_maps(self, inputs, metas, partial(LabelMap, **options))
+            return [(one.labels, one.probabilities) for one in maps]
+        logits, resamplings = self.low_resolution(inputs, metas)
+        return [streamed_labels(logit[None], r, **options) for logit, r in zip(logits, resamplings, strict=True)]
 
     def low_resolution(self, inputs: Tensor, metas: list[dict]) -> tuple[Tensor, list[Resampling]]:
         """Return the head's logits ``(B, C, h, w)``, and the way of each image's to its original size."""

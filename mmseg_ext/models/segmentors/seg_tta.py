@@ -1,7 +1,7 @@
 """Test-time augmentation that averages probabilities tile by tile.
 
 A drop-in for ``mmseg.SegTTAModel``. That holds the full-size logits of every augmentation; ours holds low-resolution
-logits, or, for segmentors that predict in another way, one augmentation's full-size logits beside the sum.
+logits, or, for segmentors that predict in another way or have a CRF, one augmentation's full-size map beside the sum.
 """
 
 import torch
@@ -13,13 +13,17 @@ from mmseg_ext.layers.precision import full_precision
 from mmseg_ext.layers.resampling import stream_tiles
 from mmseg_ext.registry import MODELS
 
+from .crf import full_probabilities, original_image, refine
 from .encoder_decoder import EncoderDecoder
 from .streaming import streams_prediction
 
 
 @MODELS.register_module()
 class SegTTAModel(_SegTTAModel):
-    """Averages the probabilities of all augmentations of an image, at its original size, and takes the best class."""
+    """Averages the probabilities of all augmentations of an image, at its original size, and takes the best class.
+
+    A CRF of the segmentor (``test_cfg.crf``) refines the average.
+    """
 
     @torch.no_grad()
     def test_step(self, data: dict | tuple | list) -> list:
@@ -36,6 +40,8 @@ class SegTTAModel(_SegTTAModel):
         else:
             augmentations = list(zip(*data, strict=True))
         module = self.module
+        if getattr(module, 'crf', None) is not None:
+            return self._refined(augmentations)
         streams = (
             isinstance(module, EncoderDecoder)
             and streams_prediction(module.decode_head)
@@ -55,6 +61,25 @@ class SegTTAModel(_SegTTAModel):
             _mean_labels([(logits[i], resamplings[i]) for logits, resamplings in runs]) for i in range(len(first))
         ]
         return self._samples(first, results)
+
+    def _refined(self, augmentations: list) -> list:
+        module, runs, first, sums = self.module, [], None, None
+        for data in augmentations:
+            data = module.data_preprocessor(data, False)
+            inputs, metas = data['inputs'], [sample.metainfo for sample in data['data_samples']]
+            first = first or data['data_samples']
+            runs.append((inputs, metas))
+            probabilities = full_probabilities(module, inputs, metas)
+            if sums is None:
+                sums = list(probabilities)
+            else:
+                for total, one in zip(sums, probabilities, strict=True):
+                    total += one
+        # The augmentation that is nearest to the original size shows the original's edges best.
+        inputs, metas = min(runs, key=lambda run: abs(run[0].shape[2] - run[1][0]['ori_shape'][0]))
+        images = (original_image(module, x, meta) for x, meta in zip(inputs, metas, strict=True))
+        refined = refine(module.crf, images, (total / len(runs) for total in sums), len(first))
+        return self._samples(first, [labels.to(inputs.device) for labels, _ in refined])
 
     def _summed(self, augmentations: list) -> list:
         keep = self.module.test_cfg.get('keep_logits', False)

@@ -1,10 +1,10 @@
 """Prediction by sliding windows, as mmseg's ``slide_inference``, that holds a band of the image as high as a window.
 
 Windows come row by row. Rows of the image that no later window touches are averaged, resized to the original image and
-reduced to labels, and the band moves on.
+handed on (to be reduced to labels, say), and the band moves on.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -12,27 +12,24 @@ from torch import Tensor
 from mmseg_ext.layers import Resampling
 from mmseg_ext.layers.precision import full_precision
 from mmseg_ext.layers.resampling import compute_dtype, stream_tiles
-from mmseg_ext.layers.streamed_labels import LabelMap
 
 from .streaming import to_original
 
 
 @torch.no_grad()
-def slide_labels(
-    segmentor, inputs: Tensor, metas: list[dict], *, threshold: float, probability: bool
-) -> list[tuple[Tensor, Tensor | None]]:
-    """Predict labels at the original size, from the mean of the windows' logits.
+def slide_maps(segmentor, inputs: Tensor, metas: list[dict], new_map: Callable) -> list:
+    """Fill a map of each image, at its original size, from the mean of the windows' logits.
 
     Args:
         segmentor: an ``EncoderDecoder``, with ``crop_size`` and ``stride`` of the windows and, optionally, how many of
             them go through the network at once (``batch``) in its ``test_cfg``.
         inputs: preprocessed images, ``(B, C, H, W)``.
         metas: what is known of each.
-        threshold: with one channel, class 1 is where its probability is above.
-        probability: whether to return that of the labels as well.
+        new_map: makes the map of an image from its shape ``(1, H, W)``, the number of classes and the device. Its
+            ``set`` takes logits tile by tile, as that of ``layers.streamed_labels.LabelMap``.
 
     Returns:
-        For each image, labels and probabilities as ``layers.streamed_labels`` gives them, ``(1, H, W)``.
+        The maps.
     """
     size, align_corners = inputs.shape[2:], segmentor.align_corners
     rows, columns = map(_windows, size, segmentor.test_cfg.crop_size, segmentor.test_cfg.stride)
@@ -44,7 +41,7 @@ def slide_labels(
                 dtype, classes = compute_dtype(logits), logits.shape[1]
                 band = logits.new_zeros(len(inputs), classes, stop - start, size[1], dtype=dtype)
                 chains = [to_original(Resampling(size, dtype), meta, align_corners) for meta in metas]
-                sinks = [_Sink(chain, band, threshold, probability) for chain in chains]
+                sinks = [_Sink(chain, band, new_map) for chain in chains]
             part = band[image, :, start - top : stop - top, left:right]
             chain = Resampling(logits.shape[2:], dtype).resize(part.shape[1:], align_corners)
             with full_precision(inputs.device):
@@ -58,7 +55,7 @@ def slide_labels(
         # The rows that stay, and zeros for those that the next windows reach.
         band = torch.cat([band[:, :, finished - top :], torch.zeros_like(mean)], dim=2)
         top = finished
-    return [(sink.result.labels, sink.result.probabilities) for sink in sinks]
+    return [sink.result for sink in sinks]
 
 
 def _windows(length: int, crop: int, stride: int) -> list[tuple[int, int]]:
@@ -89,11 +86,11 @@ def _run_windows(segmentor, inputs, row, columns) -> Iterator[tuple[int, tuple[i
 
 
 class _Sink:
-    """Takes the rows of an image's logits as they come, and reduces those of which all is there to labels."""
+    """Takes the rows of an image's logits as they come, and puts those of which all is there into its map."""
 
-    def __init__(self, resampling: Resampling, band: Tensor, threshold: float, probability: bool):
+    def __init__(self, resampling: Resampling, band: Tensor, new_map: Callable):
         classes = band.shape[1]
-        self.result = LabelMap((1, *resampling.out_size), classes, band.device, threshold, probability)
+        self.result = new_map((1, *resampling.out_size), classes, band.device)
         rows, self.columns = resampling.tiles(classes, band)
         # Under a vertical flip the first rows to come are the last of the output.
         self.pending = sorted(rows, key=lambda row: row.last)
