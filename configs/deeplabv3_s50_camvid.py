@@ -1,3 +1,3 @@
-# DeepLabV3, ResNeSt-50, CamVid at 360x480, backbone pretrained on ImageNet.
+# DeepLabV3, ResNeSt-50, output stride 8, CamVid at 360x480, from random weights.
 _base_ = './deeplabv3_r50v1c_camvid.py'
-model = dict(backbone=dict(type='ResNeSt', init_cfg=dict(checkpoint='open-mmlab://resnest50')))
+model = dict(backbone=dict(type='ResNeSt', dilated_form='exact'))

@@ -1,3 +1,3 @@
-# DeepLabV3+, ResNet-101 V1c, CamVid at 360x480, backbone pretrained on ImageNet.
+# DeepLabV3+, ResNet-101 V1c, output stride 16, CamVid at 360x480, from random weights.
 _base_ = './deeplabv3plus_r50v1c_camvid.py'
-model = dict(backbone=dict(depth=101, init_cfg=dict(checkpoint='open-mmlab://resnet101_v1c')))
+model = dict(backbone=dict(depth=101))

@@ -1,5 +1,3 @@
-# DeepLabV3+, ResNeSt-101, CamVid at 360x480, backbone pretrained on ImageNet.
+# DeepLabV3+, ResNeSt-101, output stride 16, CamVid at 360x480, from random weights.
 _base_ = './deeplabv3plus_r50v1c_camvid.py'
-model = dict(
-    backbone=dict(type='ResNeSt', depth=101, stem_channels=128, init_cfg=dict(checkpoint='open-mmlab://resnest101'))
-)
+model = dict(backbone=dict(type='ResNeSt', depth=101, stem_channels=128))

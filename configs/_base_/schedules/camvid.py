@@ -1,4 +1,6 @@
-# From random weights on CamVid: AdamW with a short warm-up and polynomial decay.
+# The runtime and the schedule of every model on CamVid, from random weights: AdamW, a short warm-up, polynomial decay.
+_base_ = '../default_runtime.py'
+
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=3000, val_interval=500)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
@@ -9,3 +11,4 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=100, by_epoch=False),
     dict(type='PolyLR', eta_min=1e-6, power=0.9, begin=100, end=3000, by_epoch=False),
 ]
+default_hooks = dict(checkpoint=dict(interval=500))

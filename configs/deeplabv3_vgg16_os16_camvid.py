@@ -1,0 +1,3 @@
+# DeepLabV3, VGG-16, output stride 16, CamVid at 360x480, from random weights.
+_base_ = './deeplabv3_vgg16_camvid.py'
+model = dict(backbone=dict(output_stride=16), decode_head=dict(dilations=(1, 3, 6, 9)))
