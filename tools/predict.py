@@ -7,6 +7,7 @@ from mmengine.config import DictAction
 
 from mmseg_ext.engine.config import load_config
 from mmseg_ext.engine.fast_form import add_form_arguments, form_from_args
+from mmseg_ext.engine.switches import add_switch_arguments, switches_from_args
 from mmseg_ext.inference import OUTPUTS, predict_files
 
 
@@ -24,8 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--batch-size', type=int, default=1, metavar='N', help='images of one size at once')
     parser.add_argument('--workers', type=int, default=2, metavar='N', help='threads that read (default: %(default)s)')
     parser.add_argument('--device', help='cpu or cuda (default: cuda where there is one)')
-    parser.add_argument('--tta', action='store_true', help='average over flips and scales')
-    parser.add_argument('--output-stride', type=int, metavar='N', help='predict at this one, atrous rates rescaled')
+    add_switch_arguments(parser)
     parser.add_argument('--upgrade', action='store_true', help="use our classes in place of mmseg's of the same name")
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='config values to replace: key=value ...')
     add_form_arguments(parser)
@@ -40,9 +40,8 @@ def main(argv: list[str] | None = None) -> int:
         batch_size=args.batch_size,
         workers=args.workers,
         device=args.device,
-        tta=args.tta,
-        output_stride=args.output_stride,
         form=form_from_args(args),
+        **switches_from_args(args),
     )
     return 1 if failed else 0
 

@@ -72,7 +72,7 @@ def read_label(data: bytes, backend: str) -> Facts:
     return Facts(label.shape[1], label.shape[0], label.shape, tuple(values.tolist()), tuple(counts.tolist()))
 
 
-def _read(path: str, reader: str) -> Facts:
+def read_facts(path: str, reader: str) -> Facts:
     try:
         data = Path(path).read_bytes()
         if not data:
@@ -136,7 +136,7 @@ class FactStore:
         if known_stamp == stamp:
             return stamp, known, False
         try:
-            return stamp, _read(path, reader), True
+            return stamp, read_facts(path, reader), True
         except UnreadableError as error:
             return stamp, error, True
 

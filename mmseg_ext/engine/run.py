@@ -6,17 +6,15 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 from mmengine.logging import print_log
-from mmengine.registry import MODELS, DefaultScope
-from torch import nn
 
 from mmseg_ext.checkpoints import install_safe_loading
 from mmseg_ext.datasets.config_check import check_config
 from mmseg_ext.datasets.scan import DatasetScan
-from mmseg_ext.models.segmentors import EncoderDecoder, SegTTAModel
 
 from .config import load_config
-from .fast_form import FastFormHook, unwrapped
+from .fast_form import FastFormHook
 from .runner import build_runner, enable_amp, find_latest_checkpoint
+from .switches import set_output_stride, use_crf, use_tta
 
 
 def train_model(cfg: Config, resume: str | None = None, amp: bool = False, channels_last: bool = False) -> None:
@@ -55,6 +53,7 @@ def evaluate_model(
     show_dir: str | None = None,
     tta: bool = False,
     output_stride: int | None = None,
+    keep_rates: bool = False,
     form: dict | None = None,
     crf: bool = False,
 ) -> dict[str, float]:
@@ -67,6 +66,7 @@ def evaluate_model(
         show_dir: folder for panels image | truth | prediction.
         tta: average over the config's test-time augmentations.
         output_stride: change the network's to this one, atrous rates with it.
+        keep_rates: leave the atrous rates as they are all the same.
         form: arguments of :func:`mmseg_ext.engine.fast_form.fast_form`; None: the plain form.
         crf: refine the predictions by the dense CRF, with its defaults where ``test_cfg.crf`` of the model has none.
 
@@ -81,23 +81,13 @@ def evaluate_model(
     """
     install_safe_loading()
     cfg.load_from = str(checkpoint)
-    if crf and cfg.model.test_cfg.get('crf') is None:
-        cfg.model.test_cfg.crf = {}
+    if keep_rates and output_stride is None:
+        raise ValueError('--keep-rates is about a change of the output stride: add --output-stride')
+    if crf:
+        use_crf(cfg)
     if tta:
-        if 'tta_pipeline' not in cfg or 'tta_model' not in cfg:
-            raise ValueError('--tta: the config has no tta_pipeline and tta_model; add them or leave --tta out')
+        use_tta(cfg)
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
-        cfg.tta_model.module = cfg.model
-        with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmseg'):
-            if MODELS.get(cfg.tta_model.type) is not SegTTAModel:
-                if cfg.model.test_cfg.get('crf') is not None:
-                    raise ValueError(
-                        f'test_cfg.crf: tta_model.type={cfg.tta_model.type!r} would leave it out; use --upgrade, or '
-                        "type='mmseg_ext.SegTTAModel'"
-                    )
-                # mmseg's averages full-size logits, which our segmentor only keeps when it is asked to.
-                cfg.model.test_cfg.keep_logits = True
-        cfg.model = cfg.tta_model
     if out is not None:
         for evaluator in cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]:
             evaluator['output_dir'] = out
@@ -107,35 +97,14 @@ def evaluate_model(
     if show_dir is not None:
         cfg.custom_hooks.append(dict(type='mmseg_ext.PanelHook', out_dir=show_dir))
     runner = build_runner(cfg)
-    if crf:
-        _check_has_crf(runner.model)
     if output_stride is not None:
-        _set_output_stride(runner.model, output_stride)
+        set_output_stride(runner.model, output_stride, keep_rates)
     if form:
         runner.register_hook(FastFormHook(**form))
     metrics = runner.test()
     if 'test' in scans and scans['test'].class_pixels.any():
         print_log(_constant_prediction(scans['test']), logger='current')
     return metrics
-
-
-def _check_has_crf(model: nn.Module) -> None:
-    model = unwrapped(model)
-    if not isinstance(model, EncoderDecoder):
-        raise ValueError(
-            f'--crf: {type(model).__module__}.{type(model).__name__} has no CRF; use --upgrade, or '
-            "type='mmseg_ext.EncoderDecoder' in the config"
-        )
-
-
-def _set_output_stride(model: nn.Module, output_stride: int) -> None:
-    model = unwrapped(model)
-    if not hasattr(model, 'set_output_stride'):
-        raise ValueError(
-            f'--output-stride {output_stride}: {type(model).__module__}.{type(model).__name__} cannot change it; use '
-            "--upgrade, or type='mmseg_ext.EncoderDecoder' in the config"
-        )
-    model.set_output_stride(output_stride)
 
 
 def _check_data(cfg: Config, splits: tuple[str, ...]) -> dict[str, DatasetScan]:

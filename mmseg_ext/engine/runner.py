@@ -1,5 +1,6 @@
 """The runner behind our tools: mmengine's, with checkpoints written whole and loaded without executing them."""
 
+import atexit
 import os
 from pathlib import Path
 
@@ -30,6 +31,9 @@ class Runner(_Runner):
                 )
             torch.distributed.init_process_group('gloo')
         super().setup_env(env_cfg)
+        if self.distributed:
+            # Threads of a process group that still run when the interpreter has ended abort the process.
+            atexit.register(_leave_process_group)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         if self.distributed and not has_accelerator():
@@ -61,6 +65,11 @@ class Runner(_Runner):
         super().save_checkpoint(out_dir, part, *args, **kwargs)
         if self.rank == 0:
             os.replace(Path(out_dir, part), Path(out_dir, filename))
+
+
+def _leave_process_group() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def has_accelerator() -> bool:

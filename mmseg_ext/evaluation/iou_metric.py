@@ -40,7 +40,8 @@ class IoUMetric(_IoUMetric):
         prefix: put before the names of the metrics.
         keep_results: without effect; mmseg's ``tools/test.py`` sets it.
         confusion_matrix: file for the picture of the confusion matrix; by default ``confusion_matrix.png`` beside the
-            run's log. Where there is no log file either, none is drawn.
+            run's log. Where there is no log file either, none is drawn. Its counts ``(truth, prediction)`` go to a
+            ``.npy`` of the same name.
         boundary_ratio: width of the boundaries of 'mBoundaryIoU', see :func:`mmseg_ext.evaluation.boundary_areas`.
 
     Raises:
@@ -157,6 +158,7 @@ class IoUMetric(_IoUMetric):
             path = Path(log).with_name('confusion_matrix.png')
         if path is not None:
             draw_confusion(matrix, self.dataset_meta['classes'], path)
+            np.save(Path(path).with_suffix('.npy'), matrix)
             print_log(f'confusion matrix: {path}', logger='current')
 
     def total_area_to_metrics(

@@ -16,8 +16,7 @@ from torch import nn
 from mmseg_ext.checkpoints import load_checkpoint, safe_loading, tensors_of
 from mmseg_ext.datasets.config_check import leaf_configs
 from mmseg_ext.engine.fast_form import fast_form, unwrapped
-from mmseg_ext.engine.run import _set_output_stride as set_output_stride
-from mmseg_ext.engine.tta import use_tta
+from mmseg_ext.engine.switches import set_output_stride, use_crf, use_tta
 
 from .reading import Item, Reader
 from .sources import Source, find_sources
@@ -46,7 +45,9 @@ class Predictor:
         checkpoint: the file with the weights, or an address that :func:`mmseg_ext.checkpoints.load_checkpoint` knows.
         device: where to run; None: a GPU where there is one.
         tta: average over the config's test-time augmentations.
+        crf: refine the predictions by the dense CRF.
         output_stride: change the network's to this one, atrous rates with it.
+        keep_rates: leave the atrous rates as they are all the same.
         form: arguments of :func:`mmseg_ext.engine.fast_form.fast_form`; None: the plain form.
 
     Attributes:
@@ -56,7 +57,7 @@ class Predictor:
     Raises:
         FileNotFoundError: the checkpoint does not exist.
         ValueError: weights are missing, or have other shapes than the network's, as with another class count; the
-            device is not there; ``tta``, ``output_stride`` or ``form`` can't be had.
+            device is not there; ``tta``, ``crf``, ``output_stride`` or ``form`` can't be had.
     """
 
     def __init__(
@@ -66,7 +67,9 @@ class Predictor:
         *,
         device: str | None = None,
         tta: bool = False,
+        crf: bool = False,
         output_stride: int | None = None,
+        keep_rates: bool = False,
         form: dict[str, Any] | None = None,
     ):
         device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
@@ -78,6 +81,8 @@ class Predictor:
         _, dataset = next(leaf_configs(cfg.test_dataloader.dataset, 'test_dataloader.dataset'))
         content = load_checkpoint(checkpoint)
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmseg'), safe_loading():
+            if crf:
+                use_crf(cfg)
             if tta:
                 use_tta(cfg)
             self._reader = Reader(cfg.tta_pipeline if tta else dataset.pipeline)
@@ -87,7 +92,7 @@ class Predictor:
         segmentor = unwrapped(self.model)
         _load_weights(segmentor, tensors_of(content, str(checkpoint)), str(checkpoint))
         if output_stride is not None:
-            set_output_stride(segmentor, output_stride)
+            set_output_stride(segmentor, output_stride, keep_rates)
         fast_form(segmentor, **(form or {}))
         meta = content.get('meta') or {}
         known = [meta.get('dataset_meta'), dict(classes=meta.get('CLASSES'), palette=meta.get('PALETTE')), metainfo]

@@ -9,8 +9,7 @@ import numpy as np
 from mmengine.dataset import Compose
 
 # It finds files that are cut off, too, which OpenCV decodes without an error.
-from mmseg_ext.datasets.file_facts import UnreadableError
-from mmseg_ext.datasets.file_facts import _read as read_facts
+from mmseg_ext.datasets.file_facts import UnreadableError, read_facts
 
 from .sources import Source, open_video
 

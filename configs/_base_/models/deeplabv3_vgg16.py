@@ -1,5 +1,5 @@
-# DeepLabV3's head (arXiv:1706.05587, section 3.3) on VGG-16 with output stride 8; without VGG's last pooling, so that the
-# stride can be 16, too.
+# DeepLabV3's head (arXiv:1706.05587, section 3.3) on VGG-16 with output stride 8; without VGG's last pooling, so that
+# the stride can be 16, too.
 _base_ = './vgg16.py'
 model = dict(
     backbone=dict(with_last_pool=False),

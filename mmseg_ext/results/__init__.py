@@ -1,0 +1,7 @@
+"""Train and test the models of a table, and write the table."""
+
+from .report import write_report
+from .rows import ROWS, Row, select_rows
+from .runs import Settings, measure_row, run_row
+
+__all__ = ['ROWS', 'Row', 'Settings', 'measure_row', 'run_row', 'select_rows', 'write_report']

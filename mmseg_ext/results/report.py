@@ -1,0 +1,131 @@
+"""Write the table from what the rows' work directories hold; a row that was not trained says so."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.figure
+import numpy as np
+
+from mmseg_ext.datasets import CamVidDataset
+from mmseg_ext.visualization import read_scalars
+
+from .rows import Row
+from .runs import best_checkpoint, confusion_of, trained_iterations, training_seconds
+
+_RULE = {True: '---', False: '---:'}
+
+
+def write_report(rows: Sequence[Row], work_dir: Path, out: Path, intro: str) -> None:
+    """Write ``out`` (Markdown) and, beside it, the training curves.
+
+    Args:
+        rows: of the table.
+        work_dir: folder of the rows' work directories.
+        out: the report.
+        intro: what stands above the table: text of the one who ran it, about the machine and what was found.
+    """
+    done = [row for row in rows if confusion_of(work_dir / row.name, 'best') is not None]
+    parts = ['# CamVid, from random weights', intro.strip()]
+    parts += ['## Models', _models(rows, done, work_dir)]
+    if done:
+        parts += ['## Classes', 'IoU of each class on `val`, best checkpoint.', _classes(done, work_dir)]
+        parts += ['## What can be changed about a trained model', _variants(done, work_dir)]
+        picture = out.with_name(f'{out.stem}_curves.png')
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _draw_curves(done, work_dir, picture)
+        parts += ['## Curves', f'![Loss and mIoU of each model]({picture.name})']
+        parts += ['## Commands', _commands(done, work_dir)]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text('\n\n'.join(parts) + '\n')
+
+
+def scores(confusion: np.ndarray) -> tuple[float, float, np.ndarray]:
+    """Return mIoU, pixel accuracy and the IoU of each class, in percent, from counts ``(truth, prediction)``."""
+    correct = np.diag(confusion).astype(float)
+    union = confusion.sum(0) + confusion.sum(1) - correct
+    with np.errstate(invalid='ignore'):
+        ious = 100 * correct / union
+    return float(np.nanmean(ious)), float(100 * correct.sum() / confusion.sum()), ious
+
+
+def _models(rows: Sequence[Row], done: Sequence[Row], work_dir: Path) -> str:
+    header = [
+        'model', 'parameters (10^6)', 'multiply-adds (10^9)', 'images/s', 'iterations', 'minutes x threads',
+        'mIoU `val`, best', 'mIoU `val`, last', 'accuracy `val`, best', 'mIoU `train`', 'accuracy `train`',
+    ]  # fmt: skip
+    lines = []
+    for row in rows:
+        folder = work_dir / row.name
+        if row not in done:
+            lines.append([row.title, 'not trained', *[''] * (len(header) - 2)])
+            continue
+        how = json.loads((folder / 'row.json').read_text())
+        cost = ['', '', '']
+        if (folder / 'cost.json').exists():
+            figures = json.loads((folder / 'cost.json').read_text())['model']
+            prediction = figures['prediction']
+            cost = [
+                f'{figures["parameters"] / 1e6:.1f}',
+                f'{prediction["multiply_adds"] / 1e9:.1f}',
+                f'{prediction["images_per_second"]:.1f}',
+            ]
+        best, last, train = (scores(confusion_of(folder, title)) for title in ('best', 'last', 'train'))
+        minutes = f'{training_seconds(folder) / 60:.0f} x {how["threads"]}'
+        values = [best[0], last[0], best[1], train[0], train[1]]
+        lines.append([row.title, *cost, str(trained_iterations(folder)), minutes, *(f'{v:.1f}' for v in values)])
+    return _table(header, lines)
+
+
+def _classes(done: Sequence[Row], work_dir: Path) -> str:
+    classes = CamVidDataset.METAINFO['classes']
+    lines = []
+    for row in done:
+        ious = scores(confusion_of(work_dir / row.name, 'best'))[2]
+        lines.append([row.title, *(f'{iou:.1f}' for iou in ious)])
+    return _table(['model', *classes], lines)
+
+
+def _variants(done: Sequence[Row], work_dir: Path) -> str:
+    lines = []
+    for row in done:
+        folder = work_dir / row.name
+        plain = scores(confusion_of(folder, 'best'))
+        for title in row.variants:
+            confusion = confusion_of(folder, title)
+            if confusion is not None:
+                changed = scores(confusion)
+                values = (plain[0], changed[0], changed[0] - plain[0], plain[1], changed[1])
+                lines.append([row.title, title, *(f'{v:{"+" if i == 2 else ""}.2f}' for i, v in enumerate(values))])
+    return _table(['model', 'test', 'mIoU before', 'mIoU', 'change', 'accuracy before', 'accuracy'], lines, text=2)
+
+
+def _commands(done: Sequence[Row], work_dir: Path) -> str:
+    lines = []
+    for row in done:
+        how = json.loads((work_dir / row.name / 'row.json').read_text())
+        best = best_checkpoint(work_dir / row.name).name
+        lines.append(f'{row.title}: commit {how["commit"]}, seed {how["seed"]}, best {best}\n\n    {how["command"]}')
+    return '\n\n'.join(lines)
+
+
+def _draw_curves(done: Sequence[Row], work_dir: Path, path: Path) -> None:
+    figure = matplotlib.figure.Figure(figsize=(12, 4.5), layout='constrained')
+    axes = figure.subplots(1, 2)
+    for row in done:
+        scalars = read_scalars(work_dir / row.name)
+        for ax, name in zip(axes, ('decode.loss_ce', 'mIoU'), strict=True):
+            if name in scalars:
+                steps, values = zip(*scalars[name], strict=True)
+                ax.plot(steps, values, label=row.title, marker='o' if name == 'mIoU' else None, markersize=3)
+    for ax, title in zip(axes, ('training loss of the decode head', 'mIoU on val (%)'), strict=True):
+        ax.set(title=title, xlabel='iteration')
+        ax.grid(alpha=0.3)
+    axes[0].set_yscale('log')
+    axes[1].legend()
+    figure.savefig(path, dpi=100)
+
+
+def _table(header: Sequence[str], lines: Sequence[Sequence[str]], text: int = 1) -> str:
+    rule = [_RULE[i < text] for i in range(len(header))]
+    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in (header, rule, *lines))

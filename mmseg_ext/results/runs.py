@@ -1,0 +1,180 @@
+"""Train and test a row of the table with our tools, each step once.
+
+Everything that is known of a row lies in its work directory: what ``tools/train.py`` leaves there, ``row.json`` (how it
+was trained), ``cost.json`` (``tools/benchmark.py``'s figures) and the folders ``test_*``, whose confusion matrices the
+table is computed from. What is there is not done again.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .rows import Row
+
+ROOT = Path(__file__).parents[2]
+_SPLITS = ('train', 'val', 'test')
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How rows are trained.
+
+    Args:
+        data: the data set's folder, in SegNet's layout.
+        work_dir: folder of the rows' work directories.
+        iterations: length of the schedule; None: the config's.
+        seed: of the random numbers.
+        threads: processor threads of a training.
+        options: further arguments of ``--cfg-options``, for trainings and tests.
+    """
+
+    data: Path
+    work_dir: Path
+    iterations: int | None = None
+    seed: int = 0
+    threads: int = os.cpu_count() or 1
+    options: tuple[str, ...] = ()
+
+
+def run_row(row: Row, settings: Settings) -> None:
+    """Train a row, or go on with its training, and test it.
+
+    Raises:
+        subprocess.CalledProcessError: a tool failed; what it printed is on the terminal.
+        ValueError: the row was begun with other settings.
+    """
+    folder = settings.work_dir / row.name
+    _train(row, folder, settings)
+    last = folder / (folder / 'last_checkpoint').read_text().strip().split('/')[-1]
+    best = best_checkpoint(folder)
+    _test(row, folder, 'last', last, settings)
+    _test(row, folder, 'train', last, settings, split='train')
+    _test(row, folder, 'best', best, settings)
+    for title, arguments in row.variants.items():
+        _test(row, folder, title, best, settings, arguments)
+
+
+def measure_row(row: Row, settings: Settings, size: str = '360x480', repeats: int = 5) -> None:
+    """Measure parameters, multiply-adds and time of a row's prediction; to be done on an idle machine."""
+    cost = settings.work_dir / row.name / 'cost.json'
+    if not cost.exists():
+        part = cost.with_suffix('.part')
+        arguments = ['--size', size, '--repeats', str(repeats), '--threads', str(os.cpu_count()), '--out', str(part)]
+        _run('benchmark', [_config(row), *arguments], settings)
+        os.replace(part, cost)
+
+
+def best_checkpoint(folder: Path) -> Path:
+    """Return the checkpoint with the best mIoU in validation.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    found = sorted(folder.glob('best_mIoU_iter_*.pth'), key=lambda path: int(re.findall(r'\d+', path.stem)[-1]))
+    if not found:
+        raise FileNotFoundError(f'{folder} holds no best_mIoU_iter_*.pth; train the row again')
+    return found[-1]
+
+
+def trained_iterations(folder: Path) -> int:
+    """Return the iteration of a work directory's latest checkpoint; 0 without one."""
+    numbers = [int(path.stem.split('_')[-1]) for path in folder.glob('iter_*.pth')]
+    return max(numbers, default=0)
+
+
+def training_seconds(folder: Path) -> float:
+    """Return the time of all iterations, without validations; of those that a resumed run repeated, once."""
+    times = {}
+    for path in sorted(folder.glob('*/vis_data/scalars.json')):
+        for record in map(json.loads, path.read_text().splitlines()):
+            if 'loss' in record:  # and not a validation's
+                times[record['step']] = record['time']  # of one iteration, on average since the record before
+    steps = sorted(times)
+    return sum(times[step] * (step - before) for before, step in zip([0, *steps], steps, strict=False))
+
+
+def confusion_of(folder: Path, title: str) -> np.ndarray | None:
+    """Return the counts ``(truth, prediction)`` of a row's test; None where it was not done."""
+    found = sorted((folder / test_folder(title)).glob('*/confusion_matrix.npy'))
+    return np.load(found[-1]) if found else None
+
+
+def test_folder(title: str) -> str:
+    return 'test_' + re.sub(r'\W+', '_', title)
+
+
+def _train(row: Row, folder: Path, settings: Settings) -> None:
+    iterations = settings.iterations
+    options = [f'randomness.seed={settings.seed}']
+    if iterations is not None:
+        options += [
+            f'train_cfg.max_iters={iterations}',
+            f'train_cfg.val_interval={max(1, iterations // 6)}',
+            f'param_scheduler.1.end={iterations}',
+            f'default_hooks.checkpoint.interval={max(1, iterations // 6)}',
+        ]
+    how = dict(seed=settings.seed, iterations=iterations, threads=settings.threads, options=list(settings.options))
+    record = folder / 'row.json'
+    if record.exists():
+        known = json.loads(record.read_text())
+        changed = {key: (known[key], value) for key, value in how.items() if known[key] != value}
+        if changed:
+            said = ', '.join(f'{key} {before} and now {now}' for key, (before, now) in changed.items())
+            raise ValueError(f'{folder} was begun with {said}; use the same, or another --work-dir')
+        if known.get('finished'):
+            return
+    arguments = [_config(row), '--amp', '--channels-last', '--resume', '--work-dir', str(folder)]
+    command = ['python', 'tools/train.py', *arguments, '--cfg-options', *options, *settings.options]
+    how.update(commit=_commit(), command=' '.join(command))
+    folder.mkdir(parents=True, exist_ok=True)
+    record.write_text(json.dumps(how, indent=1))
+    _run('train', [*arguments, '--cfg-options', *options, *_data_options(settings), *settings.options], settings)
+    record.write_text(json.dumps(dict(how, finished=True), indent=1))
+
+
+def _test(
+    row: Row,
+    folder: Path,
+    title: str,
+    checkpoint: Path,
+    settings: Settings,
+    arguments: tuple[str, ...] = (),
+    split: str = 'val',
+) -> None:
+    if confusion_of(folder, title) is not None:
+        return
+    options = [
+        f'test_dataloader.dataset.data_prefix.img_path={split}',
+        f'test_dataloader.dataset.data_prefix.seg_map_path={split}annot',
+    ]
+    out = ['--work-dir', str(folder / test_folder(title))]
+    options = ['--cfg-options', *_data_options(settings), *options, *settings.options]
+    _run('test', [_config(row), str(checkpoint), *out, *arguments, *options], settings)
+
+
+def _config(row: Row) -> str:
+    return f'configs/{row.name}_camvid.py'
+
+
+def _data_options(settings: Settings) -> list[str]:
+    return [f'{split}_dataloader.dataset.data_root={Path(settings.data).absolute()}' for split in _SPLITS]
+
+
+def _run(tool: str, arguments: list[str], settings: Settings) -> None:
+    environment = dict(os.environ, OMP_NUM_THREADS=str(settings.threads), PYTHONPATH=str(ROOT))
+    print(f'$ python tools/{tool}.py {" ".join(arguments)}', flush=True)
+    subprocess.run([sys.executable, f'tools/{tool}.py', *arguments], cwd=ROOT, env=environment, check=True)
+
+
+def _commit() -> str:
+    """Return the commit of the code, with a mark where files differ from it; '' where it is no git checkout."""
+    result = subprocess.run(
+        ['git', 'describe', '--always', '--dirty'], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return result.stdout.strip()
