@@ -113,11 +113,14 @@ def _train(row: Row, folder: Path, settings: Settings) -> None:
     iterations = settings.iterations
     options = [f'randomness.seed={settings.seed}']
     if iterations is not None:
+        warm_up, interval = min(100, max(1, iterations // 10)), max(1, iterations // 6)
         options += [
             f'train_cfg.max_iters={iterations}',
-            f'train_cfg.val_interval={max(1, iterations // 6)}',
+            f'train_cfg.val_interval={interval}',
+            f'default_hooks.checkpoint.interval={interval}',
+            f'param_scheduler.0.end={warm_up}',
+            f'param_scheduler.1.begin={warm_up}',
             f'param_scheduler.1.end={iterations}',
-            f'default_hooks.checkpoint.interval={max(1, iterations // 6)}',
         ]
     how = dict(seed=settings.seed, iterations=iterations, threads=settings.threads, options=list(settings.options))
     record = folder / 'row.json'

@@ -184,7 +184,7 @@ def test_the_crf_is_switched_on_for_a_test_with_its_defaults_or_the_configs_para
 
 def test_the_crf_of_mmsegs_segmentor_is_refused_with_the_remedy(work_dir, options):
     options = [option for option in options if 'init_cfg' not in option]
-    with pytest.raises(ValueError, match=r'--crf: mmseg\..*EncoderDecoder has no CRF; use --upgrade'):
+    with pytest.raises(ValueError, match=r'--crf: the segmentor EncoderDecoder has no CRF; use --upgrade'):
         load_tool('test').main([SHIPPED, str(work_dir / 'iter_2.pth'), '--crf', *options, 'model.pretrained=None'])
 
 
@@ -192,6 +192,11 @@ def test_a_crf_that_mmsegs_test_time_augmentation_would_leave_out_is_refused():
     cfg = load_config(CONFIG, {'tta_model.type': 'mmseg.SegTTAModel'})
     with pytest.raises(ValueError, match=r"test_cfg\.crf: tta_model\.type='mmseg\.SegTTAModel' would leave it out"):
         evaluate_model(cfg, 'x.pth', tta=True, crf=True)
+
+
+def test_kept_rates_without_another_output_stride_are_refused():
+    with pytest.raises(ValueError, match='--keep-rates is about a change of the output stride: add --output-stride'):
+        evaluate_model(load_config(CONFIG), 'x.pth', keep_rates=True)
 
 
 def test_tta_without_a_pipeline_is_refused():

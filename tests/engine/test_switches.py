@@ -1,0 +1,34 @@
+"""What a test changes about a trained model."""
+
+import pytest
+import torch
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
+
+from mmseg_ext.engine.config import load_config
+from mmseg_ext.engine.switches import set_output_stride, use_tta
+from tests.tools.conftest import ROOT
+
+CONFIG = str(ROOT / 'configs/deeplabv3plus_r18v1c_camvid.py')
+
+
+def rates(head: nn.Module) -> set[int]:
+    return {m.dilation[0] for m in head.aspp_modules.modules() if isinstance(m, nn.Conv2d)}
+
+
+@pytest.mark.parametrize(('keep_rates', 'expected'), [(False, {1, 6, 12, 18}), (True, {1, 3, 6, 9})])
+def test_rates_follow_the_output_stride_unless_they_are_kept(keep_rates, expected):
+    cfg = load_config(CONFIG)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MODELS.build(cfg.model).eval()
+    set_output_stride(model, 8, keep_rates)
+    assert rates(model.decode_head) == expected
+    assert model.extract_feat(torch.zeros(1, 3, 64, 64))[-1].shape[2:] == (8, 8)
+
+
+def test_our_test_time_augmentation_does_not_keep_logits_and_mmsegs_does():
+    ours, theirs = load_config(CONFIG), load_config(CONFIG, {'tta_model.type': 'mmseg.SegTTAModel'})
+    for cfg in (ours, theirs):
+        use_tta(cfg)
+    assert 'keep_logits' not in ours.model.module.test_cfg
+    assert theirs.model.module.test_cfg.keep_logits

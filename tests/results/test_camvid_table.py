@@ -1,0 +1,141 @@
+"""The rows of the CamVid table, on a few small pictures and a narrow network, with our tools run in this process."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmseg_ext.results import ROWS, Row, Settings, run_row, runs, select_rows, write_report
+from mmseg_ext.results.report import scores
+from mmseg_ext.results.runs import ROOT, confusion_of, training_seconds
+from tests.tools.conftest import load_tool
+
+ROW = Row('deeplabv3plus_r18v1c', 'DeepLabV3+, ResNet-18', {'output stride 8': ('--output-stride', '8')})
+NARROW = (
+    'model.backbone.base_channels=8', 'model.backbone.stem_channels=8', 'model.decode_head.in_channels=64',
+    'model.decode_head.c1_in_channels=8', 'model.decode_head.channels=8', 'model.decode_head.c1_channels=4',
+    'model.auxiliary_head.in_channels=32', 'model.auxiliary_head.channels=8', 'train_dataloader.batch_size=2',
+    *(f'{split}_dataloader.{key}' for split in ('train', 'val', 'test')
+      for key in ('num_workers=0', 'persistent_workers=False')),
+)  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def settings(tmp_path_factory):
+    data = tmp_path_factory.mktemp('camvid')
+    rng = np.random.default_rng(0)
+    for split, count in (('train', 3), ('val', 2)):
+        for folder in (split, f'{split}annot'):
+            (data / folder).mkdir()
+        for i in range(count):
+            labels = np.kron(rng.integers(0, 12, (6, 8)), np.ones((40, 40))).astype(np.uint8)
+            Image.fromarray(labels).save(data / f'{split}annot/{i}.png')
+            Image.fromarray(np.stack([20 * labels] * 3, axis=2)).save(data / f'{split}/{i}.png')
+    return Settings(data, tmp_path_factory.mktemp('work'), iterations=6, threads=1, options=NARROW)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Run the tools in this process; returns the list of their names and arguments."""
+    made = []
+
+    def run(tool, arguments, _):
+        made.append((tool, arguments))
+        load_tool(tool).main([str(ROOT / arguments[0]), *arguments[1:]])
+
+    monkeypatch.setattr(runs, '_run', run)
+    return made
+
+
+@pytest.fixture
+def finished(settings, calls):
+    run_row(ROW, settings)
+    calls.clear()
+    return settings.work_dir / ROW.name
+
+
+def test_a_row_is_trained_and_tested_and_nothing_is_done_twice(settings, calls):
+    run_row(ROW, settings)
+    assert [tool for tool, _ in calls] == ['train', 'test', 'test', 'test', 'test']
+    calls.clear()
+    run_row(ROW, settings)
+    assert not calls
+
+
+def test_what_an_interruption_left_out_is_done(settings, calls, finished):
+    shutil.rmtree(finished / 'test_train')
+    record = json.loads((finished / 'row.json').read_text())
+    (finished / 'row.json').write_text(json.dumps({**record, 'finished': False}))
+    run_row(ROW, settings)
+    assert [tool for tool, _ in calls] == ['train', 'test']
+    assert '--resume' in calls[0][1]
+
+
+def test_a_row_does_not_go_on_with_other_settings(settings, finished):
+    other = Settings(settings.data, settings.work_dir, 7, settings.seed, settings.threads, settings.options)
+    with pytest.raises(ValueError, match='begun with iterations 6 and now 7; use the same, or another --work-dir'):
+        run_row(ROW, other)
+
+
+def test_scores_are_those_of_the_tool(settings, finished):
+    best = runs.best_checkpoint(finished)
+    data = [f'{split}_dataloader.dataset.data_root={settings.data}' for split in ('train', 'val', 'test')]
+    printed = load_tool('test').main(
+        [str(ROOT / f'configs/{ROW.name}_camvid.py'), str(best), '--work-dir', str(finished / 'by_hand'),
+         '--cfg-options', *data, *settings.options]
+    )  # fmt: skip
+    miou, accuracy, ious = scores(confusion_of(finished, 'best'))
+    assert miou == pytest.approx(printed['mIoU'], abs=0.01)
+    assert accuracy == pytest.approx(printed['aAcc'], abs=0.01)
+    assert len(ious) == 11
+
+
+def test_the_variant_is_another_test_of_the_best_checkpoint(finished):
+    assert not np.array_equal(confusion_of(finished, 'output stride 8'), confusion_of(finished, 'best'))
+
+
+def test_the_report_has_the_results_and_says_what_was_not_trained(settings, finished, tmp_path):
+    others = [row for row in ROWS if row.name != ROW.name][:2]
+    write_report([ROW, *others], settings.work_dir, tmp_path / 'camvid.md', 'On two cores.')
+    text = (tmp_path / 'camvid.md').read_text()
+    assert (tmp_path / 'camvid_curves.png').stat().st_size > 10_000
+    assert 'On two cores.' in text
+    row = next(line for line in text.splitlines() if line.startswith(f'| {ROW.title} |'))
+    assert f' {scores(confusion_of(finished, "best"))[0]:.1f} |' in row
+    assert ' | 6 | ' in row
+    for other in others:
+        assert f'| {other.title} | not trained |' in text
+    assert text.count(f'python tools/train.py configs/{ROW.name}_camvid.py --amp --channels-last') == 1
+    assert '| output stride 8 |' in text
+
+
+def test_a_report_without_any_run_has_no_figures(tmp_path):
+    write_report(ROWS, tmp_path, tmp_path / 'camvid.md', 'Nothing yet.')
+    assert (tmp_path / 'camvid.md').read_text().count('not trained') == len(ROWS)
+
+
+def test_validations_and_repeated_iterations_do_not_count_as_training_time(tmp_path):
+    records = [
+        dict(step=50, loss=1, time=2.0),
+        dict(step=50, mIoU=3, time=0.1),
+        dict(step=100, loss=1, time=1.0),
+    ]
+    again = [dict(step=100, loss=1, time=4.0), dict(step=150, loss=1, time=1.0)]
+    for run, lines in (('1', records), ('2', again)):
+        (tmp_path / run / 'vis_data').mkdir(parents=True)
+        (tmp_path / run / 'vis_data/scalars.json').write_text('\n'.join(map(json.dumps, lines)))
+    assert training_seconds(tmp_path) == 50 * (2 + 4 + 1)
+
+
+def test_rows_are_chosen_by_name():
+    assert [row.name for row in select_rows(['psp_r18v1c'])] == ['psp_r18v1c']
+    assert len(select_rows([])) == len(ROWS)
+    with pytest.raises(ValueError, match='no row psp_r19; its rows are deeplabv1_r18v1c, '):
+        select_rows(['psp_r19'])
+
+
+def test_every_row_has_a_config():
+    assert all(Path(ROOT, f'configs/{row.name}_camvid.py').exists() for row in ROWS)
