@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -19,3 +22,20 @@ def test_output_and_gradients_are_those_of_the_convolution(memory_format, autoca
     for ours, theirs in zip(*results, strict=True):
         assert ours.dtype == theirs.dtype
         torch.testing.assert_close(ours, theirs, **tolerance)
+
+
+def test_gradient_of_a_bias_behind_many_channels_does_not_corrupt_memory():
+    # Of torch's own convolution it does (see pointwise_conv.py); the process ends by a signal, hence another one.
+    code = """
+import torch
+from mmseg_ext.layers import PointwiseConv2d
+torch.set_num_threads(2)
+for _ in range(8):
+    layer = PointwiseConv2d(4096, 11).bfloat16().to(memory_format=torch.channels_last)
+    x = torch.randn(2, 4096, 30, 40, dtype=torch.bfloat16).to(memory_format=torch.channels_last).requires_grad_()
+    layer(x).backward(torch.ones(2, 11, 30, 40, dtype=torch.bfloat16))
+    torch.testing.assert_close(layer.bias.grad, torch.full((11,), 2400., dtype=torch.bfloat16))
+    others = [torch.randn(n) for n in range(1, 3000, 7)]
+"""
+    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
