@@ -1,4 +1,8 @@
 # CamVid in the SegNet layout: 367 training and 101 validation images of 360x480, 11 classes.
+#
+# A crop of 240x320 has features of 15x20 at output stride 16, 30x40 at 8. Atrous rates must stay well below that: a tap
+# beyond the map's edge sees padding alone in training, and its weights stay as they were drawn until a whole image uses
+# them. Hence (6, 12, 18) at stride 8 and (3, 6, 9) at 16, where the papers, with crops of 513, have (6, 12, 18) at 16.
 dataset_type = 'CamVidDataset'
 data_root = 'data/camvid/'
 crop_size = (240, 320)
