@@ -124,7 +124,7 @@ class EncoderDecoder(_EncoderDecoder):
 
     def _head_loss(self, head: nn.Module, inputs: list[Tensor], data_samples: list) -> dict[str, Tensor]:
         if streams_loss(head):
-            return streamed_loss(head, inputs, data_samples)
+            return streamed_loss(head, head(inputs), data_samples)
         return head.loss(inputs, data_samples, self.train_cfg)
 
     def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
@@ -172,9 +172,13 @@ class EncoderDecoder(_EncoderDecoder):
         logits, resamplings = self.low_resolution(inputs, metas)
         return [streamed_labels(logit[None], r, **options) for logit, r in zip(logits, resamplings, strict=True)]
 
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Map preprocessed images ``(B, 3, H, W)`` to the head's logits ``(B, C, h, w)``."""
+        return self.decode_head(self.extract_feat(inputs))
+
     def low_resolution(self, inputs: Tensor, metas: list[dict]) -> tuple[Tensor, list[Resampling]]:
         """Return the head's logits ``(B, C, h, w)``, and the way of each image's to its original size."""
-        logits = self.decode_head(self.extract_feat(inputs))
+        logits = self.logits(inputs)
         align_corners = self.align_corners
         resampling = Resampling(logits.shape[2:], compute_dtype(logits)).resize(input_size(metas[0]), align_corners)
         return logits, [to_original(resampling, meta, align_corners) for meta in metas]

@@ -80,7 +80,7 @@ def _run_windows(segmentor, inputs, row, columns) -> Iterator[tuple[int, tuple[i
     for i in range(0, len(windows), batch):
         some = windows[i : i + batch]
         crops = torch.stack([inputs[image, :, slice(*row), slice(*column)] for image, column in some])
-        logits = segmentor.decode_head(segmentor.extract_feat(crops))
+        logits = segmentor.logits(crops)
         for (image, column), logit in zip(some, logits, strict=True):
             yield image, column, logit[None]
 

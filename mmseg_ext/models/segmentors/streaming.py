@@ -46,9 +46,8 @@ def _losses(head: BaseDecodeHead) -> Sequence[nn.Module]:
     return head.loss_decode if isinstance(head.loss_decode, nn.ModuleList) else [head.loss_decode]
 
 
-def streamed_loss(head: BaseDecodeHead, features: Sequence[Tensor], data_samples: list) -> dict[str, Tensor]:
-    """Return the losses by name, and ``acc_seg``, of features and their truth, as ``BaseDecodeHead.loss`` does."""
-    logits = head.forward(features)
+def streamed_loss(head: BaseDecodeHead, logits: Tensor, data_samples: list) -> dict[str, Tensor]:
+    """Return the losses by name, and ``acc_seg``, of a head's logits and their truth, as its ``loss_by_feat`` does."""
     target = head._stack_batch_gt(data_samples).squeeze(1)
     shared = dict(align_corners=head.align_corners, ignore_index=head.ignore_index)
     weight = None if head.sampler is None else _hard_pixels(head, logits, target, shared)
