@@ -1,5 +1,8 @@
 """Multi-scale input against a plain form of it, in float64."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 from mmengine.config import ConfigDict
@@ -8,11 +11,14 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch.nn import functional as F
 
+from mmseg_ext.models.postprocess import DenseCRF
+from mmseg_ext.models.segmentors import SegTTAModel
 from tests.reference.weights import randomise
 
 SIZE = (33, 47)
 SCALES = (0.5, 0.75, 1.0)
 CLASSES = 5
+MODES = [dict(mode='whole'), dict(mode='slide', crop_size=(33, 33), stride=(8, 8))]
 
 
 def build(kind='MultiScaleEncoderDecoder', head=None, test_cfg=None, **kwargs):
@@ -68,7 +74,7 @@ def test_logits_are_the_maximum_over_the_scales():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize('test_cfg', [dict(mode='whole'), dict(mode='slide', crop_size=(33, 33), stride=(8, 8))])
+@pytest.mark.parametrize('test_cfg', MODES)
 def test_labels_are_those_of_the_full_size_logits(test_cfg):
     model, x = build(test_cfg=test_cfg).eval(), images()
     meta = dict(flip=True, flip_direction='horizontal', ori_shape=(40, 50), img_padding_size=[0, 3, 0, 1])
@@ -77,6 +83,45 @@ def test_labels_are_those_of_the_full_size_logits(test_cfg):
         model.test_cfg['keep_logits'] = keep_logits
         results.append([sample.pred_sem_seg.data.long() for sample in model.predict(x, samples(**meta))])
     assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('test_cfg', MODES)
+def test_probability_is_that_of_the_fused_logits(test_cfg):
+    model = build(test_cfg=dict(test_cfg, probability=True, keep_logits=True)).eval()
+    expected, model.test_cfg['keep_logits'] = model.predict(images(1), samples(1))[0].seg_logits.data, False
+    probability = model.predict(images(1), samples(1))[0].pred_probability.data
+    torch.testing.assert_close(probability, expected.softmax(0).amax(0, keepdim=True).float(), rtol=0, atol=1e-6)
+
+
+@torch.no_grad()
+def test_augmentations_are_averages_of_the_fused_logits():
+    model = build().eval()
+    x, meta = torch.randint(0, 256, (3, *SIZE)).double(), samples(1)[0].metainfo
+    flips = [dict(meta, flip=flip, flip_direction='horizontal' if flip else None) for flip in (False, True)]
+    data = dict(inputs=[[x], [x.flip(2)]], data_samples=[[SegDataSample(metainfo=one)] for one in flips])
+    maps = []
+    for one in (x, x.flip(2)):
+        logits, _ = plain_logits(model, (one[None] - 9) / 2)
+        maps.append(F.interpolate(logits, SIZE, mode='bilinear', align_corners=False).softmax(1))
+    expected = (maps[0] + maps[1].flip(3)).argmax(1)
+    assert len(expected.unique()) > 1
+    with DefaultScope.overwrite_default_scope('mmseg_ext'):
+        tta = SegTTAModel(module=model)
+    assert torch.equal(tta.test_step(data)[0].pred_sem_seg.data.long(), expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('test_cfg', MODES)
+def test_the_crf_refines_the_fused_probabilities(test_cfg):
+    pytest.importorskip('pydensecrf', reason='the extra crf is not installed')
+    model = build(test_cfg=dict(test_cfg, crf=dict(), probability=True)).eval()
+    x = images(1)
+    refined = model.predict(x, samples(1))[0].pred_probability.data
+    logits = model.inference(x, [sample.metainfo for sample in samples(1)])[0]
+    image = (x[0] * 2 + 9).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+    expected = DenseCRF()(image, logits.float().softmax(0).numpy())
+    np.testing.assert_allclose(refined[0].numpy(), expected.max(0), atol=1e-3)
 
 
 def test_losses_and_gradients_are_those_of_each_scale_and_of_the_fused_logits():
@@ -137,15 +182,29 @@ def test_the_output_stride_of_all_scales_changes_and_changes_back():
         assert torch.equal(model(x), before)
 
 
-@pytest.mark.parametrize('scales', [(), (0.5, 0), (-1,), ('1',)])
+def test_the_order_of_the_scales_does_not_matter():
+    model, x = build(), images()
+    turned = build(scales=SCALES[::-1])
+    turned.load_state_dict(model.state_dict(), strict=True)
+    for name, value in model.train().loss(x, samples()).items():
+        assert torch.equal(turned.train().loss(x, samples())[name], value), name
+
+
+@pytest.mark.parametrize('scales', [(), 0.5, (0.5, 0), (-1,), ('1',), '1', (math.inf,), (0.5, 1, 1.0)])
 def test_scales_that_are_none_are_refused(scales):
-    with pytest.raises(ValueError, match='must be a list of positive numbers'):
+    with pytest.raises(ValueError, match='must be different positive numbers'):
         build(scales=scales)
+
+
+def test_a_head_with_another_loss_is_refused():
+    head = dict(type='DeepLabV2Head', in_index=3, dilations=(1, 2), loss_decode=dict(type='DiceLoss'))
+    with pytest.raises(ValueError, match='DeepLabV2Head has another loss than a cross-entropy'):
+        build(head=head)
 
 
 def test_a_head_with_predictions_of_its_own_is_refused():
     head = dict(
         type='EncHead', in_channels=(32, 64), in_index=(2, 3), channels=8, num_codes=4, norm_cfg=dict(type='BN')
     )
-    with pytest.raises(ValueError, match='EncHead has a loss or predictions of its own; use EncoderDecoder'):
+    with pytest.raises(ValueError, match='or predictions of its own; use EncoderDecoder'):
         build(head=head)

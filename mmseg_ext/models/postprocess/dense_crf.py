@@ -1,4 +1,4 @@
-"""The fully connected CRF of DeepLabV1 (arXiv:1412.7062, section 3) and DeepLabV2 (arXiv:1606.00915, section 3.3).
+"""The fully connected CRF of DeepLabV1 (arXiv:1412.7062, section 4.2) and DeepLabV2 (arXiv:1606.00915, section 3.3).
 
 Every pixel is joined with every other one by two Gaussian kernels: one over position and colour, which moves the edges
 of a prediction to those of the image, and one over position, which removes specks. The model and its inference are
@@ -24,7 +24,7 @@ class DenseCRF:
     """Refines class probabilities by the edges of their image.
 
     Both papers have 10 iterations, w2 = 3 and sigma_gamma = 3, and search the other three on 100 images of the
-    validation set: w1 in 5..10, sigma_alpha in 50..100, sigma_beta in 3..10 (DeepLabV1, section 4), w1 in 3..6,
+    validation set: w1 in 5..10, sigma_alpha in 50..100, sigma_beta in 3..10 (DeepLabV1, section 5), w1 in 3..6,
     sigma_alpha in 30..100, sigma_beta in 3..6 (DeepLabV2, section 4). The defaults are those of the authors' script for
     DeepLabV1 on PASCAL VOC 2012; for DeepLabV2 with ResNet-101, ``bilateral_xy=67, bilateral_rgb=3, gaussian_xy=1`` are
     in use.

@@ -1,5 +1,10 @@
-"""Multi-scale input with max fusion (DeepLabV2: Chen et al., arXiv:1606.00915, section 4.1.2)."""
+"""Multi-scale input with max fusion (DeepLabV2: Chen et al., arXiv:1606.00915, sections 3.2 and 4.1.2).
 
+The paper fuses at the size of the image. Ours fuses at the size of the largest scale's logits, as the released networks
+do, but resizes logits to the labels for a loss, as mmseg does, where those shrink the labels.
+"""
+
+import math
 from collections.abc import Sequence
 
 import torch
@@ -18,34 +23,35 @@ class MultiScaleEncoderDecoder(EncoderDecoder):
     """Runs one network on the image at several scales, and takes the largest logit of each class at each position.
 
     Training adds the losses of each scale by itself (``scale_0.5.loss_ce``, ...) to that of the fused logits
-    (``decode.loss_ce``), as the released networks do. Auxiliary heads see the features of the last scale.
+    (``decode.loss_ce``), as the released networks do. Auxiliary heads see the features of the largest scale.
 
     Args:
-        scales: of the image's height and width; the logits of all are resized to those of the last.
+        scales: of the image's height and width, in any order; the logits of all are resized to those of the largest.
         kwargs: arguments of ``EncoderDecoder``; its state-dict keys, too.
 
     Raises:
-        ValueError: ``scales`` is not a list of positive numbers, or the head computes its loss or its predictions in
-            another way than mmseg's base class.
+        ValueError: ``scales`` is not a list of different positive numbers, or the head's loss is no cross-entropy of
+            its logits, or its predictions come in another way than by resizing them.
     """
 
     def __init__(self, *args, scales: Sequence[float] = (0.5, 0.75, 1.0), **kwargs):
         super().__init__(*args, **kwargs)
-        if not scales or not all(isinstance(scale, (int, float)) and scale > 0 for scale in scales):
-            raise ValueError(f'scales={scales!r} must be a list of positive numbers such as (0.5, 0.75, 1.0)')
+        if not _are_scales(scales):
+            raise ValueError(f'scales={scales!r} must be different positive numbers such as (0.5, 0.75, 1.0)')
         if not (streams_loss(self.decode_head) and streams_prediction(self.decode_head)):
             raise ValueError(
-                f'MultiScaleEncoderDecoder fuses logits, but {type(self.decode_head).__name__} has a loss or '
-                'predictions of its own; use EncoderDecoder with it'
+                f'MultiScaleEncoderDecoder fuses logits, but {type(self.decode_head).__name__} has another loss than '
+                'a cross-entropy of them, or predictions of its own; use EncoderDecoder with it'
             )
-        self.scales = tuple(scales)
+        self.scales = tuple(sorted(scales))
 
     def logits(self, inputs: Tensor) -> Tensor:
         """Map preprocessed images ``(B, 3, H, W)`` to the fused logits ``(B, C, h, w)``."""
-        return self._fused([self.decode_head(x) for x in self._features(inputs)])
+        # Scale by scale: in prediction the features of one are gone before those of the next are there.
+        return self._fused([self.decode_head(self._scale_features(inputs, scale)) for scale in self.scales])
 
-    def _features(self, inputs: Tensor) -> list[Sequence[Tensor]]:
-        return [self.extract_feat(self._resized(inputs, scale)) for scale in self.scales]
+    def _scale_features(self, inputs: Tensor, scale: float) -> Sequence[Tensor]:
+        return self.extract_feat(self._resized(inputs, scale))
 
     def _resized(self, inputs: Tensor, scale: float) -> Tensor:
         if scale == 1:
@@ -62,7 +68,7 @@ class MultiScaleEncoderDecoder(EncoderDecoder):
 
     def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
         """Return the losses, by name, of preprocessed images ``(B, 3, H, W)`` and their truth."""
-        features = self._features(inputs)
+        features = [self._scale_features(inputs, scale) for scale in self.scales]
         logits = [self.decode_head(x) for x in features]
         losses = add_prefix(streamed_loss(self.decode_head, self._fused(logits), data_samples), 'decode')
         # One scale alone is what was fused.
@@ -78,3 +84,12 @@ class MultiScaleEncoderDecoder(EncoderDecoder):
 
     def _forward(self, inputs: Tensor, data_samples: list | None = None) -> Tensor:
         return self.logits(inputs)
+
+
+def _are_scales(scales: object) -> bool:
+    return (
+        isinstance(scales, Sequence)
+        and len(scales) > 0
+        and all(isinstance(scale, (int, float)) and 0 < scale < math.inf for scale in scales)
+        and len(set(scales)) == len(scales)
+    )
