@@ -11,6 +11,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch.nn import functional as F
 
+from mmseg_ext.models.decode_heads import DeepLabV2Head
 from mmseg_ext.models.postprocess import DenseCRF
 from mmseg_ext.models.segmentors import SegTTAModel
 from tests.reference.weights import randomise
@@ -202,9 +203,11 @@ def test_a_head_with_another_loss_is_refused():
         build(head=head)
 
 
+class OwnPredictions(DeepLabV2Head):
+    def predict_by_feat(self, seg_logits, batch_img_metas):
+        return seg_logits.sigmoid()
+
+
 def test_a_head_with_predictions_of_its_own_is_refused():
-    head = dict(
-        type='EncHead', in_channels=(32, 64), in_index=(2, 3), channels=8, num_codes=4, norm_cfg=dict(type='BN')
-    )
-    with pytest.raises(ValueError, match='or predictions of its own; use EncoderDecoder'):
-        build(head=head)
+    with pytest.raises(ValueError, match=r'OwnPredictions has .* predictions of its own; use EncoderDecoder'):
+        build(head=dict(type=OwnPredictions, in_index=3, dilations=(1, 2)))
