@@ -133,7 +133,9 @@ def _train(row: Row, folder: Path, settings: Settings) -> None:
         if known.get('finished'):
             return
     arguments = [_config(row), '--amp', '--channels-last', '--resume', '--work-dir', str(folder)]
-    command = ['python', 'tools/train.py', *arguments, '--cfg-options', *options, *settings.options]
+    # What the report shows: without this machine's paths.
+    shown = [*arguments[:-1], f'work_dirs/camvid/{row.name}']
+    command = ['python', 'tools/train.py', *shown, '--cfg-options', *options, *settings.options]
     how.update(commit=_commit(), command=' '.join(command))
     folder.mkdir(parents=True, exist_ok=True)
     record.write_text(json.dumps(how, indent=1))
