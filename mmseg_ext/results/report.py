@@ -70,10 +70,12 @@ def _models(rows: Sequence[Row], done: Sequence[Row], work_dir: Path) -> str:
                 f'{prediction["multiply_adds"] / 1e9:.1f}',
                 f'{prediction["images_per_second"]:.1f}',
             ]
-        best, last, train = (scores(confusion_of(folder, title)) for title in ('best', 'last', 'train'))
+        # Of a row that is not finished yet, the table has what there is.
+        counts = {title: confusion_of(folder, title) for title in ('best', 'last', 'train')}
+        best, last, train = (('', '') if c is None else scores(c)[:2] for c in counts.values())
         minutes = f'{training_seconds(folder) / 60:.0f} x {how["threads"]}'
         values = [best[0], last[0], best[1], train[0], train[1]]
-        lines.append([row.title, *cost, str(trained_iterations(folder)), minutes, *(f'{v:.1f}' for v in values)])
+        lines.append([row.title, *cost, str(trained_iterations(folder)), minutes, *(v and f'{v:.1f}' for v in values)])
     return _table(header, lines)
 
 
