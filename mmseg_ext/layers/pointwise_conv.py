@@ -10,20 +10,18 @@ from torch.nn import functional as F
 
 def pointwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Compute ``torch.nn.functional.conv2d`` with a 1x1 kernel: ``(B, C, H, W)`` and ``(C_out, C, 1, 1)``."""
-    if torch.compiler.is_compiling():
-        return F.conv2d(x, weight, bias)
-    if not is_product(x, weight):
-        if x.device.type == 'cuda' or bias is None or not bias.requires_grad:
-            return F.conv2d(x, weight, bias)
+    if is_product(x, weight) and not torch.compiler.is_compiling():
+        # Not matmul, which may compute the transpose and copy it.
+        out = torch.bmm(weight.flatten(1).expand(len(x), -1, -1), x.flatten(2))
+        # A view would keep what follows from changing it in place.
+        out = torch.ops.aten._unsafe_view(out, (*out.shape[:2], *x.shape[2:]))
+        return out if bias is None else out.add_(bias.to(out.dtype)[:, None, None])
+    if x.device.type == 'cpu' and bias is not None and bias.requires_grad and torch.is_grad_enabled():
         # oneDNN (torch 2.14.1) writes beyond the gradient of a bias: bfloat16, channels_last, several threads, more
         # than 2048 channels to few. The process dies. Outside of the convolution the bias is safe.
         out = F.conv2d(x, weight)
         return out + bias.to(out.dtype)[:, None, None]
-    # Not matmul, which may compute the transpose and copy it.
-    out = torch.bmm(weight.flatten(1).expand(len(x), -1, -1), x.flatten(2))
-    # A view would keep what follows from changing it in place.
-    out = torch.ops.aten._unsafe_view(out, (*out.shape[:2], *x.shape[2:]))
-    return out if bias is None else out.add_(bias.to(out.dtype)[:, None, None])
+    return F.conv2d(x, weight, bias)
 
 
 def is_product(x: Tensor, weight: Tensor) -> bool:

@@ -25,6 +25,7 @@ def write_report(rows: Sequence[Row], work_dir: Path, out: Path, intro: str) -> 
         out: the report.
         intro: what stands above the table: text of the one who ran it, about the machine and what was found.
     """
+    out.parent.mkdir(parents=True, exist_ok=True)
     done = [row for row in rows if confusion_of(work_dir / row.name, 'best') is not None]
     parts = ['# CamVid, from random weights', intro.strip()]
     parts += ['## Models', _models(rows, done, work_dir)]
@@ -32,11 +33,9 @@ def write_report(rows: Sequence[Row], work_dir: Path, out: Path, intro: str) -> 
         parts += ['## Classes', 'IoU of each class on `val`, best checkpoint.', _classes(done, work_dir)]
         parts += ['## What can be changed about a trained model', _variants(done, work_dir)]
         picture = out.with_name(f'{out.stem}_curves.png')
-        out.parent.mkdir(parents=True, exist_ok=True)
         _draw_curves(done, work_dir, picture)
         parts += ['## Curves', f'![Loss and mIoU of each model]({picture.name})']
         parts += ['## Commands', _commands(done, work_dir)]
-    out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text('\n\n'.join(parts) + '\n')
 
 
