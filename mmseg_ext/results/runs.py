@@ -101,8 +101,8 @@ def training_seconds(folder: Path) -> float:
 
 def confusion_of(folder: Path, title: str) -> np.ndarray | None:
     """Return the counts ``(truth, prediction)`` of a row's test; None where it was not done."""
-    found = sorted((folder / test_folder(title)).glob('*/confusion_matrix.npy'))
-    return np.load(found[-1]) if found else None
+    path = folder / test_folder(title) / 'confusion_matrix.npy'
+    return np.load(path) if path.exists() else None
 
 
 def test_folder(title: str) -> str:
@@ -154,11 +154,13 @@ def _test(
 ) -> None:
     if confusion_of(folder, title) is not None:
         return
+    work_dir = folder / test_folder(title)
     options = [
         f'test_dataloader.dataset.data_prefix.img_path={split}',
         f'test_dataloader.dataset.data_prefix.seg_map_path={split}annot',
+        f'test_evaluator.confusion_matrix={work_dir / "confusion_matrix.png"}',
     ]
-    out = ['--work-dir', str(folder / test_folder(title))]
+    out = ['--work-dir', str(work_dir)]
     options = ['--cfg-options', *_data_options(settings), *options, *settings.options]
     _run('test', [_config(row), str(checkpoint), *out, *arguments, *options], settings)
 
