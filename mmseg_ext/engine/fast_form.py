@@ -91,7 +91,7 @@ def _use_half(model: nn.Module, dtype: torch.dtype) -> None:
     else:
         stem.float().load_state_dict(weights)
         stem.register_forward_hook(lambda _, inputs, out: out.to(dtype))
-    if isinstance(getattr(head, 'conv_seg', None), nn.Conv2d):
+    if isinstance(getattr(head, 'conv_seg', None), nn.Module):
         # Logits in half precision would make classes equal that are not.
         head.conv_seg.float().register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
 

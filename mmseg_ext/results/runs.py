@@ -8,6 +8,7 @@ table is computed from. What is there is not done again.
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -55,7 +56,10 @@ def run_row(row: Row, settings: Settings) -> None:
     best = best_checkpoint(folder)
     _test(row, folder, 'last', last, settings)
     _test(row, folder, 'train', last, settings, split='train')
-    _test(row, folder, 'best', best, settings)
+    if _iteration(best) == _iteration(last):
+        shutil.copytree(folder / test_folder('last'), folder / test_folder('best'), dirs_exist_ok=True)
+    else:
+        _test(row, folder, 'best', best, settings)
     for title, arguments in row.variants.items():
         _test(row, folder, title, best, settings, arguments)
 
@@ -76,7 +80,7 @@ def best_checkpoint(folder: Path) -> Path:
     Raises:
         FileNotFoundError: there is none.
     """
-    found = sorted(folder.glob('best_mIoU_iter_*.pth'), key=lambda path: int(re.findall(r'\d+', path.stem)[-1]))
+    found = sorted(folder.glob('best_mIoU_iter_*.pth'), key=_iteration)
     if not found:
         raise FileNotFoundError(f'{folder} holds no best_mIoU_iter_*.pth; train the row again')
     return found[-1]
@@ -84,8 +88,7 @@ def best_checkpoint(folder: Path) -> Path:
 
 def trained_iterations(folder: Path) -> int:
     """Return the iteration of a work directory's latest checkpoint; 0 without one."""
-    numbers = [int(path.stem.split('_')[-1]) for path in folder.glob('iter_*.pth')]
-    return max(numbers, default=0)
+    return max(map(_iteration, folder.glob('iter_*.pth')), default=0)
 
 
 def training_seconds(folder: Path) -> float:
@@ -163,6 +166,10 @@ def _test(
     out = ['--work-dir', str(work_dir)]
     options = ['--cfg-options', *_data_options(settings), *options, *settings.options]
     _run('test', [_config(row), str(checkpoint), *out, *arguments, *options], settings)
+
+
+def _iteration(checkpoint: Path) -> int:
+    return int(checkpoint.stem.split('_')[-1])
 
 
 def _config(row: Row) -> str:

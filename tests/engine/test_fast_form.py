@@ -153,6 +153,19 @@ def test_half_precision_keeps_stem_statistics_and_classifier_in_float32():
         assert model(torch.randn(1, 3, 64, 64)).dtype == torch.float32
 
 
+def test_a_pyramid_as_classifier_stays_in_float32():
+    cfg = dict(
+        backbone=BACKBONES['ResNetV1c'],
+        decode_head=dict(type='DeepLabV2Head', in_channels=256, in_index=3, num_classes=5),
+        test_cfg=dict(mode='whole'),
+    )
+    with DefaultScope.overwrite_default_scope('mmseg_ext'):
+        model = fast_form(EncoderDecoder(**ConfigDict(cfg)), precision='bf16')
+    assert {p.dtype for p in model.decode_head.conv_seg.parameters()} == {torch.float32}
+    with torch.no_grad():
+        assert model(torch.randn(1, 3, 64, 64)).dtype == torch.float32
+
+
 @pytest.mark.parametrize('kind', [EncoderDecoder, MMSegEncoderDecoder])
 def test_backbone_and_head_run_compiled_with_the_same_labels(kind):
     model = segmentor('ResNetV1d', 'FCNHead')

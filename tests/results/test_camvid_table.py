@@ -1,5 +1,6 @@
 """The rows of the CamVid table, on a few small pictures and a narrow network, with our tools run in this process."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -59,10 +60,21 @@ def finished(settings, calls):
 
 def test_a_row_is_trained_and_tested_and_nothing_is_done_twice(settings, calls):
     run_row(ROW, settings)
-    assert [tool for tool, _ in calls] == ['train', 'test', 'test', 'test', 'test']
+    best_is_last = runs.best_checkpoint(settings.work_dir / ROW.name).stem.endswith('_6')
+    assert [tool for tool, _ in calls] == ['train', *['test'] * (3 if best_is_last else 4)]
     calls.clear()
     run_row(ROW, settings)
     assert not calls
+
+
+def test_the_last_checkpoint_that_is_the_best_too_is_tested_once(settings, calls, finished, tmp_path):
+    folder = tmp_path / ROW.name
+    shutil.copytree(finished, folder)
+    runs.best_checkpoint(folder).rename(folder / 'best_mIoU_iter_6.pth')
+    shutil.rmtree(folder / 'test_best')
+    run_row(ROW, dataclasses.replace(settings, work_dir=tmp_path))
+    assert not calls
+    assert np.array_equal(confusion_of(folder, 'best'), confusion_of(folder, 'last'))
 
 
 def test_what_an_interruption_left_out_is_done(settings, calls, finished):
