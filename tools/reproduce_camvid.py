@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from mmseg_ext.results import ROWS, Settings, measure_row, run_row, select_rows, write_report
+from mmseg_ext.results import ROWS, Settings, measure_row, run_rows, select_rows, write_report
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -20,7 +20,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--intro', type=Path, metavar='FILE', help='text above the table')
     parser.add_argument('--iterations', type=int, help="length of the schedule (default: the config's)")
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--threads', type=int, default=os.cpu_count(), help='processor threads of a training')
+    parser.add_argument('--jobs', type=int, default=1, help='rows that run at the same time, on a CPU with many cores')
+    parser.add_argument('--threads', type=int, help='processor threads of a row (default: all, divided by --jobs)')
     parser.add_argument('--report-only', action='store_true', help='write the report from what is there')
     parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='config values to replace')
     args = parser.parse_args(argv)
@@ -33,11 +34,13 @@ def main(argv: list[str] | None = None) -> None:
         missing = [name for name in ('train', 'trainannot', 'val', 'valannot') if not (args.data / name).is_dir()]
         if missing:
             raise SystemExit(f'--data {args.data} holds no {", ".join(missing)}; see "Data" in README.md')
+        if args.jobs < 1:
+            raise SystemExit(f'--jobs {args.jobs} must be 1 or more')
+        threads = args.threads or max(1, os.cpu_count() // args.jobs)
         settings = Settings(
-            args.data, args.work_dir.absolute(), args.iterations, args.seed, args.threads, tuple(args.cfg_options)
+            args.data, args.work_dir.absolute(), args.iterations, args.seed, threads, tuple(args.cfg_options)
         )
-        for row in rows:
-            run_row(row, settings)
+        run_rows(rows, settings, args.jobs)
         for row in rows:
             measure_row(row, settings)
     intro = args.intro.read_text() if args.intro else 'Written by `tools/reproduce_camvid.py`.'

@@ -2,6 +2,6 @@
 
 from .report import write_report
 from .rows import ROWS, Row, select_rows
-from .runs import Settings, measure_row, run_row
+from .runs import Settings, measure_row, run_rows
 
-__all__ = ['ROWS', 'Row', 'Settings', 'measure_row', 'run_row', 'select_rows', 'write_report']
+__all__ = ['ROWS', 'Row', 'Settings', 'measure_row', 'run_rows', 'select_rows', 'write_report']

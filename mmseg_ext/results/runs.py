@@ -11,10 +11,14 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from mmseg_ext.models.postprocess import DenseCRF
 
 from .rows import Row
 
@@ -43,12 +47,32 @@ class Settings:
     options: tuple[str, ...] = ()
 
 
+def run_rows(rows: Sequence[Row], settings: Settings, jobs: int = 1) -> None:
+    """Run rows, so many at the same time. Where one fails, those that run are finished, and no other is begun.
+
+    Raises:
+        subprocess.CalledProcessError: a tool failed; what it printed is on the terminal.
+        ImportError: a row's tests need pydensecrf2, which is not installed.
+        ValueError: a row was begun with other settings.
+    """
+    for row in rows:
+        _check(row, settings)
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        futures = [pool.submit(run_row, row, settings) for row in rows]
+        wait(futures, return_when=FIRST_EXCEPTION)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    for future in futures:
+        if not future.cancelled():
+            future.result()
+
+
 def run_row(row: Row, settings: Settings) -> None:
     """Train a row, or go on with its training, and test it.
 
     Raises:
         subprocess.CalledProcessError: a tool failed; what it printed is on the terminal.
-        ValueError: the row was begun with other settings.
     """
     folder = settings.work_dir / row.name
     _train(row, folder, settings)
@@ -112,7 +136,32 @@ def test_folder(title: str) -> str:
     return 'test_' + re.sub(r'\W+', '_', title)
 
 
+def _check(row: Row, settings: Settings) -> None:
+    if any('--crf' in arguments for arguments in row.variants.values()):
+        DenseCRF()
+    folder = settings.work_dir / row.name
+    known, how = _record(folder), _how(settings)
+    changed = {key: (known[key], value) for key, value in how.items() if key in known and known[key] != value}
+    if changed:
+        said = ', '.join(f'{key} {before} and now {now}' for key, (before, now) in changed.items())
+        raise ValueError(f'{folder} was begun with {said}; use the same, or another --work-dir')
+
+
+def _how(settings: Settings) -> dict:
+    """Return what must not change while a row is trained."""
+    return dict(
+        seed=settings.seed, iterations=settings.iterations, threads=settings.threads, options=list(settings.options)
+    )
+
+
+def _record(folder: Path) -> dict:
+    path = folder / 'row.json'
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
 def _train(row: Row, folder: Path, settings: Settings) -> None:
+    if _record(folder).get('finished'):
+        return
     iterations = settings.iterations
     options = [f'randomness.seed={settings.seed}']
     if iterations is not None:
@@ -125,22 +174,13 @@ def _train(row: Row, folder: Path, settings: Settings) -> None:
             f'param_scheduler.1.begin={warm_up}',
             f'param_scheduler.1.end={iterations}',
         ]
-    how = dict(seed=settings.seed, iterations=iterations, threads=settings.threads, options=list(settings.options))
-    record = folder / 'row.json'
-    if record.exists():
-        known = json.loads(record.read_text())
-        changed = {key: (known[key], value) for key, value in how.items() if known[key] != value}
-        if changed:
-            said = ', '.join(f'{key} {before} and now {now}' for key, (before, now) in changed.items())
-            raise ValueError(f'{folder} was begun with {said}; use the same, or another --work-dir')
-        if known.get('finished'):
-            return
     arguments = [_config(row), '--amp', '--channels-last', '--resume', '--work-dir', str(folder)]
     # What the report shows: without this machine's paths.
     shown = [*arguments[:-1], f'work_dirs/camvid/{row.name}']
     command = ['python', 'tools/train.py', *shown, '--cfg-options', *options, *settings.options]
-    how.update(commit=_commit(), command=' '.join(command))
+    how = dict(_how(settings), commit=_commit(), command=' '.join(command))
     folder.mkdir(parents=True, exist_ok=True)
+    record = folder / 'row.json'
     record.write_text(json.dumps(how, indent=1))
     _run('train', [*arguments, '--cfg-options', *options, *_data_options(settings), *settings.options], settings)
     record.write_text(json.dumps(dict(how, finished=True), indent=1))

@@ -3,13 +3,17 @@
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from mmseg_ext.results import ROWS, Row, Settings, run_row, runs, select_rows, write_report
+from mmseg_ext.results import ROWS, Row, Settings, run_rows, runs, select_rows, write_report
 from mmseg_ext.results.report import scores
 from mmseg_ext.results.runs import ROOT, confusion_of, training_seconds
 from tests.tools.conftest import load_tool
@@ -53,17 +57,17 @@ def calls(monkeypatch):
 
 @pytest.fixture
 def finished(settings, calls):
-    run_row(ROW, settings)
+    run_rows([ROW], settings)
     calls.clear()
     return settings.work_dir / ROW.name
 
 
 def test_a_row_is_trained_and_tested_and_nothing_is_done_twice(settings, calls):
-    run_row(ROW, settings)
+    run_rows([ROW], settings)
     best_is_last = runs.best_checkpoint(settings.work_dir / ROW.name).stem.endswith('_6')
     assert [tool for tool, _ in calls] == ['train', *['test'] * (3 if best_is_last else 4)]
     calls.clear()
-    run_row(ROW, settings)
+    run_rows([ROW], settings)
     assert not calls
 
 
@@ -72,7 +76,7 @@ def test_the_last_checkpoint_that_is_the_best_too_is_tested_once(settings, calls
     shutil.copytree(finished, folder)
     runs.best_checkpoint(folder).rename(folder / 'best_mIoU_iter_6.pth')
     shutil.rmtree(folder / 'test_best')
-    run_row(ROW, dataclasses.replace(settings, work_dir=tmp_path))
+    run_rows([ROW], dataclasses.replace(settings, work_dir=tmp_path))
     assert not calls
     assert np.array_equal(confusion_of(folder, 'best'), confusion_of(folder, 'last'))
 
@@ -81,7 +85,7 @@ def test_what_an_interruption_left_out_is_done(settings, calls, finished):
     shutil.rmtree(finished / 'test_train')
     record = json.loads((finished / 'row.json').read_text())
     (finished / 'row.json').write_text(json.dumps({**record, 'finished': False}))
-    run_row(ROW, settings)
+    run_rows([ROW], settings)
     assert [tool for tool, _ in calls] == ['train', 'test']
     assert '--resume' in calls[0][1]
 
@@ -89,7 +93,34 @@ def test_what_an_interruption_left_out_is_done(settings, calls, finished):
 def test_a_row_does_not_go_on_with_other_settings(settings, finished):
     other = Settings(settings.data, settings.work_dir, 7, settings.seed, settings.threads, settings.options)
     with pytest.raises(ValueError, match='begun with iterations 6 and now 7; use the same, or another --work-dir'):
-        run_row(ROW, other)
+        run_rows([ROW], other)
+
+
+def test_a_missing_crf_is_found_before_the_training(settings, calls, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, 'pydensecrf.densecrf', None)
+    with pytest.raises(ImportError, match='pip install pydensecrf2'):
+        run_rows(
+            [ROW, Row('deeplabv1_r18v1c', 'V1', {'CRF': ('--crf',)})], dataclasses.replace(settings, work_dir=tmp_path)
+        )
+    assert not calls
+
+
+def test_rows_run_side_by_side_and_a_failure_begins_no_other(settings, monkeypatch):
+    begun, together = [], threading.Barrier(2, timeout=60)
+
+    def run(row, _):
+        begun.append(row.name)
+        if len(begun) <= 2:
+            together.wait()
+        else:
+            time.sleep(0.5)
+        raise subprocess.CalledProcessError(1, row.name)
+
+    monkeypatch.setattr(runs, 'run_row', run)
+    rows = [Row(name, name, {}) for name in 'abcdefgh']
+    with pytest.raises(subprocess.CalledProcessError):
+        run_rows(rows, settings, jobs=2)
+    assert {'a', 'b'} <= set(begun) < set('abcdefgh')
 
 
 def test_scores_are_those_of_the_tool(settings, finished):
