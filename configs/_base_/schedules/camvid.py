@@ -1,4 +1,12 @@
 # The runtime and the schedule of every model on CamVid, from random weights: AdamW, a short warm-up, polynomial decay.
+#
+# Searched on DeepLabV3+ with ResNet-18 by shorter runs, each with its own decay; mIoU / pixel accuracy on val, seed 0:
+#   500 iterations: learning rate 1e-3 42.2 / 85.5, 3e-3 46.9 / 85.6, 6e-3 47.7 / 85.6;
+#   1000 iterations: 1e-3 50.0 / 87.8, 3e-3 53.6 / 87.9. The training loss of 3e-3 is below that of 1e-3 throughout.
+# One run each: one rare class that is found or missed is worth up to 5 points of mIoU.
+#   python tools/train.py configs/deeplabv3plus_r18v1c_camvid.py --amp --channels-last --cfg-options \
+#     randomness.seed=0 optim_wrapper.optimizer.lr=3e-3 \
+#     train_cfg.max_iters=500 train_cfg.val_interval=500 param_scheduler.1.end=500
 _base_ = '../default_runtime.py'
 
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=2500, val_interval=500)
