@@ -3,7 +3,7 @@
 # Searched on DeepLabV3+ with ResNet-18, each run with its own decay; mIoU / pixel accuracy on val, seed 0:
 #   500 iterations: learning rate 1e-3 42.2 / 85.5, 3e-3 46.9 / 85.6, 6e-3 47.7 / 85.6;
 #   1000 iterations: 1e-3 50.0 / 87.8, 3e-3 53.6 / 87.9;
-#   2500 iterations: 3e-3 61.6 / 89.7; 3000 iterations: 1e-3 63.9 / 91.3.
+#   2500 iterations: 3e-3 61.6 / 89.7; 3000 iterations: 1e-3 63.8 / 91.3.
 # So short runs mislead: 3e-3 fits the training images faster, but what it learns is worth less on others. And the
 # figures are noisy: one rare class that is found or missed is worth up to 5 points of mIoU.
 #   python tools/train.py configs/deeplabv3plus_r18v1c_camvid.py --amp --channels-last --cfg-options \
