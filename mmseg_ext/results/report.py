@@ -11,7 +11,7 @@ from mmseg_ext.datasets import CamVidDataset
 from mmseg_ext.visualization import read_scalars
 
 from .rows import Row
-from .runs import best_checkpoint, confusion_of, trained_iterations, training_seconds
+from .runs import best_checkpoint, confusion_of, record_of, trained_iterations, training_seconds
 
 _RULE = {True: '---', False: '---:'}
 
@@ -59,7 +59,6 @@ def _models(rows: Sequence[Row], done: Sequence[Row], work_dir: Path) -> str:
         if row not in done:
             lines.append([row.title, 'not trained', *[''] * (len(header) - 2)])
             continue
-        how = json.loads((folder / 'row.json').read_text())
         cost = ['', '', '']
         if (folder / 'cost.json').exists():
             figures = json.loads((folder / 'cost.json').read_text())['model']
@@ -72,7 +71,7 @@ def _models(rows: Sequence[Row], done: Sequence[Row], work_dir: Path) -> str:
         # Of a row that is not finished yet, the table has what there is.
         counts = {title: confusion_of(folder, title) for title in ('best', 'last', 'train')}
         best, last, train = (('', '') if c is None else scores(c)[:2] for c in counts.values())
-        minutes = f'{training_seconds(folder) / 60:.0f} x {how["threads"]}'
+        minutes = f'{training_seconds(folder) / 60:.0f} x {record_of(folder)["threads"]}'
         values = [best[0], last[0], best[1], train[0], train[1]]
         lines.append([row.title, *cost, str(trained_iterations(folder)), minutes, *(v and f'{v:.1f}' for v in values)])
     return _table(header, lines)
@@ -104,7 +103,7 @@ def _variants(done: Sequence[Row], work_dir: Path) -> str:
 def _commands(done: Sequence[Row], work_dir: Path) -> str:
     lines = []
     for row in done:
-        how = json.loads((work_dir / row.name / 'row.json').read_text())
+        how = record_of(work_dir / row.name)
         best = best_checkpoint(work_dir / row.name).name
         lines.append(f'{row.title}: commit {how["commit"]}, seed {how["seed"]}, best {best}\n\n    {how["command"]}')
     return '\n\n'.join(lines)

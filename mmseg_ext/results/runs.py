@@ -126,6 +126,12 @@ def training_seconds(folder: Path) -> float:
     return sum(times[step] * (step - before) for before, step in zip([0, *steps], steps, strict=False))
 
 
+def record_of(folder: Path) -> dict:
+    """Return how a row is trained, ``row.json``; empty where it was not begun."""
+    path = folder / 'row.json'
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
 def confusion_of(folder: Path, title: str) -> np.ndarray | None:
     """Return the counts ``(truth, prediction)`` of a row's test; None where it was not done."""
     path = folder / test_folder(title) / 'confusion_matrix.npy'
@@ -137,10 +143,10 @@ def test_folder(title: str) -> str:
 
 
 def _check(row: Row, settings: Settings) -> None:
-    if any('--crf' in arguments for arguments in row.variants.values()):
-        DenseCRF()
     folder = settings.work_dir / row.name
-    known, how = _record(folder), _how(settings)
+    if any('--crf' in arguments and confusion_of(folder, title) is None for title, arguments in row.variants.items()):
+        DenseCRF()
+    known, how = record_of(folder), _how(settings)
     changed = {key: (known[key], value) for key, value in how.items() if key in known and known[key] != value}
     if changed:
         said = ', '.join(f'{key} {before} and now {now}' for key, (before, now) in changed.items())
@@ -154,13 +160,8 @@ def _how(settings: Settings) -> dict:
     )
 
 
-def _record(folder: Path) -> dict:
-    path = folder / 'row.json'
-    return json.loads(path.read_text()) if path.exists() else {}
-
-
 def _train(row: Row, folder: Path, settings: Settings) -> None:
-    if _record(folder).get('finished'):
+    if record_of(folder).get('finished'):
         return
     iterations = settings.iterations
     options = [f'randomness.seed={settings.seed}']

@@ -98,10 +98,9 @@ def test_a_row_does_not_go_on_with_other_settings(settings, finished):
 
 def test_a_missing_crf_is_found_before_the_training(settings, calls, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, 'pydensecrf.densecrf', None)
+    with_crf = Row('deeplabv1_r18v1c', 'V1', {'CRF': ('--crf',)})
     with pytest.raises(ImportError, match='pip install pydensecrf2'):
-        run_rows(
-            [ROW, Row('deeplabv1_r18v1c', 'V1', {'CRF': ('--crf',)})], dataclasses.replace(settings, work_dir=tmp_path)
-        )
+        run_rows([ROW, with_crf], dataclasses.replace(settings, work_dir=tmp_path))
     assert not calls
 
 
@@ -153,6 +152,34 @@ def test_the_report_has_the_results_and_says_what_was_not_trained(settings, fini
         assert f'| {other.title} | not trained |' in text
     assert text.count(f'python tools/train.py configs/{ROW.name}_camvid.py --amp --channels-last') == 1
     assert '| output stride 8 |' in text
+
+
+def tool_arguments(settings, out):
+    return [
+        ROW.name, '--data', str(settings.data), '--work-dir', str(settings.work_dir), '--iterations', '6',
+        '--threads', '1', '--out', str(out), '--cfg-options', *settings.options,
+    ]  # fmt: skip
+
+
+def test_the_tool_measures_what_is_trained_and_reports_every_row_or_those_named(settings, calls, finished, tmp_path):
+    main, out = load_tool('reproduce_camvid').main, tmp_path / 'camvid.md'
+    main(tool_arguments(settings, out))
+    # The table's row has two variants more than ROW.
+    assert [tool for tool, _ in calls] == ['test', 'test', 'benchmark']
+    calls.clear()
+    assert out.read_text().count('| not trained |') == len(ROWS) - 1
+    main(['--report-only', *tool_arguments(settings, out)])
+    assert '| not trained |' not in out.read_text()
+    assert not calls
+
+
+def test_the_tool_refuses_bad_input_before_any_training(settings, calls, tmp_path):
+    main, arguments = load_tool('reproduce_camvid').main, tool_arguments(settings, tmp_path / 'camvid.md')
+    with pytest.raises(SystemExit, match='--jobs 0 must be 1 or more'):
+        main(['--jobs', '0', *arguments])
+    with pytest.raises(SystemExit, match=f'--data {tmp_path} holds no train, '):
+        main([*arguments, '--data', str(tmp_path)])
+    assert not calls
 
 
 def test_a_report_without_any_run_has_no_figures(tmp_path):
