@@ -34,6 +34,7 @@ ROWS = tuple(
         ('deeplabv3_r18v1c', 'DeepLabV3, ResNet-18', {}),
         ('deeplabv3_r18v1c_os16', 'DeepLabV3, ResNet-18, output stride 16', _DENSER),
         ('deeplabv3plus_r18v1c', 'DeepLabV3+, ResNet-18', {**_DENSER, **_CRF}),
+        ('deeplabv3plus_r18v1c_os8', 'DeepLabV3+, ResNet-18, output stride 8', {}),
         ('deeplabv1_vgg16', 'DeepLabV1, VGG-16', _CRF),
         ('deeplabv2_vgg16', 'DeepLabV2, VGG-16', _CRF),
         ('deeplabv3_vgg16', 'DeepLabV3, VGG-16', {}),
