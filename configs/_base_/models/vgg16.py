@@ -1,4 +1,4 @@
-# What the DeepLabs on VGG-16 share: the LargeFOV form of the backbone (DeepLabV1, arXiv:1412.7062, section 3.1) with
+# What the DeepLabs on VGG-16 share: the LargeFOV form of the backbone (DeepLabV1, arXiv:1412.7062, section 3) with
 # batch normalisation, which V1 and V2 do not have: they start from ImageNet's weights.
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(

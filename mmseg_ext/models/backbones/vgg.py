@@ -1,7 +1,7 @@
 """VGG-16, strided, dilated, and in DeepLabV1's LargeFOV form.
 
 Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", arXiv:1409.1556,
-configuration D; Chen et al., DeepLabV1, arXiv:1412.7062, section 3.1, and the network released with it
+configuration D; Chen et al., DeepLabV1, arXiv:1412.7062, section 3, and the network released with it
 (DeepLab-LargeFOV). torchvision's state-dict keys, so that its weights fit.
 """
 

@@ -1,4 +1,4 @@
-"""Decode head of DeepLabV1 (Chen et al., arXiv:1412.7062, section 3.1) as released under the name DeepLab-LargeFOV."""
+"""Decode head of DeepLabV1 (Chen et al., arXiv:1412.7062, section 3) as released under the name DeepLab-LargeFOV."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
