@@ -40,7 +40,7 @@ def train_model(cfg: Config, resume: str | None = None, amp: bool = False, chann
         cfg.resume = checkpoint is not None
         cfg.load_from = str(checkpoint) if checkpoint else None
     _check_data(cfg, ('train', 'val'))
-    _add_hooks(cfg, 'mmseg_ext.ProgressHook', 'mmseg_ext.CurvesHook')
+    _add_hooks(cfg, 'mmseg_ext.ProgressHook', 'mmseg_ext.CurvesHook', 'mmseg_ext.FiniteWeightsHook')
     if channels_last:
         _add_hooks(cfg, 'mmseg_ext.ChannelsLastHook')
     build_runner(cfg).train()

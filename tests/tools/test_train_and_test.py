@@ -243,3 +243,11 @@ def test_missing_config_and_missing_checkpoint_are_named(options, tmp_path):
         load_tool('train').main(['nowhere.py'])
     with pytest.raises(FileNotFoundError, match=r'gone\.pth'):
         load_tool('test').main([CONFIG, str(tmp_path / 'gone.pth'), '--work-dir', str(tmp_path), *options])
+
+
+def test_training_stops_before_it_saves_weights_that_are_nan(options, tmp_path):
+    with pytest.raises(FloatingPointError, match=r'nan at iteration 2, .*Try a learning rate below \{.*e\+29'):
+        load_tool('train').main(
+            [CONFIG, '--work-dir', str(tmp_path), *options, 'optim_wrapper.optimizer.lr=1e30', 'train_cfg.max_iters=2']
+        )
+    assert [path.name for path in tmp_path.glob('*.pth')] == ['iter_1.pth']

@@ -2,7 +2,8 @@ from .channels_last_hook import ChannelsLastHook
 from .checkpoint_hook import CheckpointHook
 from .curves_hook import CurvesHook
 from .dataset_check_hook import DatasetCheckHook
+from .finite_weights_hook import FiniteWeightsHook
 from .panel_hook import PanelHook
 from .progress_hook import ProgressHook
 
-__all__ = ['ChannelsLastHook', 'CheckpointHook', 'CurvesHook', 'DatasetCheckHook', 'PanelHook', 'ProgressHook']
+__all__ = ['ChannelsLastHook', 'CheckpointHook', 'CurvesHook', 'DatasetCheckHook', 'FiniteWeightsHook', 'PanelHook', 'ProgressHook']
