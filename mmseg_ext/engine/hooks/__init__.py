@@ -6,4 +6,12 @@ from .finite_weights_hook import FiniteWeightsHook
 from .panel_hook import PanelHook
 from .progress_hook import ProgressHook
 
-__all__ = ['ChannelsLastHook', 'CheckpointHook', 'CurvesHook', 'DatasetCheckHook', 'FiniteWeightsHook', 'PanelHook', 'ProgressHook']
+__all__ = [
+    'ChannelsLastHook',
+    'CheckpointHook',
+    'CurvesHook',
+    'DatasetCheckHook',
+    'FiniteWeightsHook',
+    'PanelHook',
+    'ProgressHook',
+]
