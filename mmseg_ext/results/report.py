@@ -11,7 +11,7 @@ from mmseg_ext.datasets import CamVidDataset
 from mmseg_ext.visualization import read_scalars
 
 from .rows import Row
-from .runs import best_checkpoint, confusion_of, record_of, trained_iterations, training_seconds
+from .runs import best_checkpoint, boundary_iou_of, confusion_of, record_of, trained_iterations, training_seconds
 
 _RULE = {True: '---', False: '---:'}
 
@@ -51,7 +51,8 @@ def scores(confusion: np.ndarray) -> tuple[float, float, np.ndarray]:
 def _models(rows: Sequence[Row], done: Sequence[Row], work_dir: Path) -> str:
     header = [
         'model', 'parameters (10^6)', 'multiply-adds (10^9)', 'images/s', 'iterations', 'minutes x threads',
-        'mIoU `val`, best', 'mIoU `val`, last', 'accuracy `val`, best', 'mIoU `train`', 'accuracy `train`',
+        'mIoU `val`, best', 'mIoU `val`, last', 'Boundary IoU `val`, best', 'accuracy `val`, best',
+        'mIoU `train`', 'accuracy `train`',
     ]  # fmt: skip
     lines = []
     for row in rows:
@@ -70,10 +71,10 @@ def _models(rows: Sequence[Row], done: Sequence[Row], work_dir: Path) -> str:
             ]
         # Of a row that is not finished yet, the table has what there is.
         counts = {title: confusion_of(folder, title) for title in ('best', 'last', 'train')}
-        best, last, train = (('', '') if c is None else scores(c)[:2] for c in counts.values())
+        best, last, train = ((None, None) if c is None else scores(c)[:2] for c in counts.values())
         minutes = f'{training_seconds(folder) / 60:.0f} x {record_of(folder)["threads"]}'
-        values = [best[0], last[0], best[1], train[0], train[1]]
-        lines.append([row.title, *cost, str(trained_iterations(folder)), minutes, *(v and f'{v:.1f}' for v in values)])
+        values = [best[0], last[0], boundary_iou_of(folder, 'best'), best[1], *train]
+        lines.append([row.title, *cost, str(trained_iterations(folder)), minutes, *map(_number, values)])
     return _table(header, lines)
 
 
@@ -95,9 +96,11 @@ def _variants(done: Sequence[Row], work_dir: Path) -> str:
             confusion = confusion_of(folder, title)
             if confusion is not None:
                 changed = scores(confusion)
-                values = (plain[0], changed[0], changed[0] - plain[0], plain[1], changed[1])
-                lines.append([row.title, title, *(f'{v:{"+" if i == 2 else ""}.2f}' for i, v in enumerate(values))])
-    return _table(['model', 'test', 'mIoU before', 'mIoU', 'change', 'accuracy before', 'accuracy'], lines, text=2)
+                values = [plain[0], changed[0], plain[1], changed[1]]
+                values += [boundary_iou_of(folder, name) for name in ('best', title)]
+                lines.append([row.title, title, *map(_number, values)])
+    header = ['mIoU before', 'mIoU', 'accuracy before', 'accuracy', 'Boundary IoU before', 'Boundary IoU']
+    return _table(['model', 'test', *header], lines, text=2)
 
 
 def _commands(done: Sequence[Row], work_dir: Path) -> str:
@@ -124,6 +127,10 @@ def _draw_curves(done: Sequence[Row], work_dir: Path, path: Path) -> None:
     axes[0].set_yscale('log')
     axes[1].legend()
     figure.savefig(path, dpi=100)
+
+
+def _number(value: float | None) -> str:
+    return '' if value is None else f'{value:.1f}'
 
 
 def _table(header: Sequence[str], lines: Sequence[Sequence[str]], text: int = 1) -> str:

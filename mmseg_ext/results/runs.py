@@ -1,8 +1,8 @@
 """Train and test a row of the table with our tools, each step once.
 
 Everything that is known of a row lies in its work directory: what ``tools/train.py`` leaves there, ``row.json`` (how it
-was trained), ``cost.json`` (``tools/benchmark.py``'s figures) and the folders ``test_*``, whose confusion matrices the
-table is computed from. What is there is not done again.
+was trained), ``cost.json`` (``tools/benchmark.py``'s figures) and the folders ``test_*``, whose confusion matrices and
+Boundary IoU the table is made from. What is there is not done again.
 """
 
 import json
@@ -24,6 +24,8 @@ from .rows import Row
 
 ROOT = Path(__file__).parents[2]
 _SPLITS = ('train', 'val', 'test')
+# Of the diagonal: 3 pixels at 360x480, as the paper (arXiv:2103.16562) has it for Cityscapes.
+BOUNDARY_RATIO = 0.005
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,12 @@ def confusion_of(folder: Path, title: str) -> np.ndarray | None:
     return np.load(path) if path.exists() else None
 
 
+def boundary_iou_of(folder: Path, title: str) -> float | None:
+    """Return mean Boundary IoU, in percent, of a row's test; None where it was not measured."""
+    results = [json.loads(path.read_text()) for path in sorted((folder / test_folder(title)).glob('*/*.json'))]
+    return next((result['mBoundaryIoU'] for result in reversed(results) if 'mBoundaryIoU' in result), None)
+
+
 def test_folder(title: str) -> str:
     return 'test_' + re.sub(r'\W+', '_', title)
 
@@ -203,6 +211,8 @@ def _test(
         f'test_dataloader.dataset.data_prefix.img_path={split}',
         f'test_dataloader.dataset.data_prefix.seg_map_path={split}annot',
         f'test_evaluator.confusion_matrix={work_dir / "confusion_matrix.png"}',
+        "test_evaluator.iou_metrics=['mIoU','mBoundaryIoU']",
+        f'test_evaluator.boundary_ratio={BOUNDARY_RATIO}',
     ]
     out = ['--work-dir', str(work_dir)]
     options = ['--cfg-options', *_data_options(settings), *options, *settings.options]

@@ -15,7 +15,7 @@ from PIL import Image
 
 from mmseg_ext.results import ROWS, Row, Settings, run_rows, runs, select_rows, write_report
 from mmseg_ext.results.report import scores
-from mmseg_ext.results.runs import ROOT, confusion_of, training_seconds
+from mmseg_ext.results.runs import ROOT, boundary_iou_of, confusion_of, training_seconds
 from tests.tools.conftest import load_tool
 
 ROW = Row('deeplabv3plus_r18v1c', 'DeepLabV3+, ResNet-18', {'output stride 8': ('--output-stride', '8')})
@@ -127,11 +127,13 @@ def test_scores_are_those_of_the_tool(settings, finished):
     data = [f'{split}_dataloader.dataset.data_root={settings.data}' for split in ('train', 'val', 'test')]
     printed = load_tool('test').main(
         [str(ROOT / f'configs/{ROW.name}_camvid.py'), str(best), '--work-dir', str(finished / 'by_hand'),
-         '--cfg-options', *data, *settings.options]
+         '--cfg-options', *data, "test_evaluator.iou_metrics=['mIoU','mBoundaryIoU']",
+         'test_evaluator.boundary_ratio=0.005', *settings.options]
     )  # fmt: skip
     miou, accuracy, ious = scores(confusion_of(finished, 'best'))
     assert miou == pytest.approx(printed['mIoU'], abs=0.01)
     assert accuracy == pytest.approx(printed['aAcc'], abs=0.01)
+    assert boundary_iou_of(finished, 'best') == printed['mBoundaryIoU']
     assert len(ious) == 11
 
 
@@ -147,6 +149,7 @@ def test_the_report_has_the_results_and_says_what_was_not_trained(settings, fini
     assert 'On two cores.' in text
     row = next(line for line in text.splitlines() if line.startswith(f'| {ROW.title} |'))
     assert f' {scores(confusion_of(finished, "best"))[0]:.1f} |' in row
+    assert f' {boundary_iou_of(finished, "best"):.1f} |' in row
     assert ' | 6 | ' in row
     for other in others:
         assert f'| {other.title} | not trained |' in text
