@@ -33,7 +33,7 @@ ROWS = tuple(
         ('psp_r18v1c', 'PSPNet, ResNet-18', {}),
         ('deeplabv3_r18v1c', 'DeepLabV3, ResNet-18', {}),
         ('deeplabv3_r18v1c_os16', 'DeepLabV3, ResNet-18, output stride 16', _DENSER),
-        ('deeplabv3plus_r18v1c', 'DeepLabV3+, ResNet-18', {**_DENSER, **_CRF}),
+        ('deeplabv3plus_r18v1c', 'DeepLabV3+, ResNet-18, output stride 16', {**_DENSER, **_CRF}),
         ('deeplabv3plus_r18v1c_os8', 'DeepLabV3+, ResNet-18, output stride 8', {}),
         ('deeplabv1_vgg16', 'DeepLabV1, VGG-16', _CRF),
         ('deeplabv2_vgg16', 'DeepLabV2, VGG-16', _CRF),
