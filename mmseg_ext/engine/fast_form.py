@@ -2,12 +2,14 @@
 
 import argparse
 import copy
+import logging
 from collections import Counter
 from collections.abc import Callable
 
 import torch
 from mmcv.cnn import ConvModule
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -15,6 +17,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from mmseg_ext.layers import RectifiedConv2d
 from mmseg_ext.registry import HOOKS
+
+from .bfloat16 import slow_bfloat16
 
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
@@ -49,6 +53,8 @@ def fast_form(
     device = next(model.parameters()).device
     if precision == 'fp16' and device.type == 'cpu':
         raise ValueError("precision='fp16' is slow and inexact on a CPU; use 'bf16'")
+    if precision == 'bf16' and device.type == 'cpu' and slow_bfloat16():
+        print_log(f"precision='bf16': {slow_bfloat16()}; 'fp32' is faster", logger='current', level=logging.WARNING)
     if compile:
         _check_compiler(device)
     model.eval().requires_grad_(False)

@@ -1,6 +1,7 @@
 """Train and test from Python; ``tools/train.py`` and ``tools/test.py`` only parse arguments and call these."""
 
 import argparse
+import logging
 import os
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from mmseg_ext.checkpoints import install_safe_loading
 from mmseg_ext.datasets.config_check import check_config
 from mmseg_ext.datasets.scan import DatasetScan
 
+from .bfloat16 import slow_bfloat16
 from .config import load_config
 from .fast_form import FastFormHook
 from .runner import build_runner, enable_amp, find_latest_checkpoint
@@ -23,7 +25,8 @@ def train_model(cfg: Config, resume: str | None = None, amp: bool = False, chann
     Args:
         cfg: a config for mmengine's runner; changed in place.
         resume: a checkpoint to go on from, or 'auto': the latest in the work directory, if there is one.
-        amp: mixed precision, see :func:`mmseg_ext.engine.runner.enable_amp`.
+        amp: mixed precision, see :func:`mmseg_ext.engine.runner.enable_amp`; float32, with a warning, on a CPU
+            where bfloat16 is slower.
         channels_last: see :class:`mmseg_ext.engine.hooks.ChannelsLastHook`.
 
     Raises:
@@ -31,7 +34,9 @@ def train_model(cfg: Config, resume: str | None = None, amp: bool = False, chann
         FileNotFoundError: the checkpoint to go on from does not exist.
     """
     install_safe_loading()
-    if amp:
+    if amp and slow_bfloat16():
+        print_log(f'--amp: {slow_bfloat16()}; training in float32 instead', logger='current', level=logging.WARNING)
+    elif amp:
         enable_amp(cfg)
     if resume:
         checkpoint = find_latest_checkpoint(cfg.work_dir) if resume == 'auto' else Path(resume)

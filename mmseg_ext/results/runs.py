@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mmseg_ext.engine.bfloat16 import slow_bfloat16
 from mmseg_ext.models.postprocess import DenseCRF
 
 from .rows import Row
@@ -183,7 +184,8 @@ def _train(row: Row, folder: Path, settings: Settings) -> None:
             f'param_scheduler.1.begin={warm_up}',
             f'param_scheduler.1.end={iterations}',
         ]
-    arguments = [_config(row), '--amp', '--channels-last', '--resume', '--work-dir', str(folder)]
+    fast = [] if slow_bfloat16() else ['--amp', '--channels-last']
+    arguments = [_config(row), *fast, '--resume', '--work-dir', str(folder)]
     # What the report shows: without this machine's paths.
     shown = [*arguments[:-1], f'work_dirs/camvid/{row.name}']
     command = ['python', 'tools/train.py', *shown, '--cfg-options', *options, *settings.options]

@@ -15,7 +15,7 @@ from PIL import Image
 
 from mmseg_ext.results import ROWS, Row, Settings, run_rows, runs, select_rows, write_report
 from mmseg_ext.results.report import scores
-from mmseg_ext.results.runs import ROOT, boundary_iou_of, confusion_of, training_seconds
+from mmseg_ext.results.runs import ROOT, boundary_iou_of, confusion_of, record_of, training_seconds
 from tests.tools.conftest import load_tool
 
 ROW = Row('deeplabv3plus_r18v1c', 'DeepLabV3+, ResNet-18', {'output stride 8': ('--output-stride', '8')})
@@ -69,6 +69,15 @@ def test_a_row_is_trained_and_tested_and_nothing_is_done_twice(settings, calls):
     calls.clear()
     run_rows([ROW], settings)
     assert not calls
+
+
+@pytest.mark.parametrize('slow', ['', 'bfloat16 takes 22 times as long'])
+def test_a_row_is_trained_in_what_the_processor_is_fast_at(settings, calls, monkeypatch, tmp_path, slow):
+    monkeypatch.setattr(runs, 'slow_bfloat16', lambda: slow)
+    monkeypatch.setattr(runs, '_run', lambda tool, arguments, _: calls.append((tool, arguments)))
+    runs._train(ROW, tmp_path, settings)
+    assert [('--amp' in arguments, '--channels-last' in arguments) for _, arguments in calls] == [(not slow, not slow)]
+    assert ('--amp' in record_of(tmp_path)['command']) == (not slow)
 
 
 def test_the_last_checkpoint_that_is_the_best_too_is_tested_once(settings, calls, finished, tmp_path):
@@ -153,7 +162,7 @@ def test_the_report_has_the_results_and_says_what_was_not_trained(settings, fini
     assert ' | 6 | ' in row
     for other in others:
         assert f'| {other.title} | not trained |' in text
-    assert text.count(f'python tools/train.py configs/{ROW.name}_camvid.py --amp --channels-last') == 1
+    assert text.count(f'python tools/train.py configs/{ROW.name}_camvid.py -') == 1
     assert '| output stride 8 |' in text
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from mmseg_ext.checkpoints import load_file
 from mmseg_ext.datasets import DatasetError, scan_dataset
+from mmseg_ext.engine import run
 from mmseg_ext.engine.config import load_config
 from mmseg_ext.engine.run import _constant_prediction, evaluate_model
 from mmseg_ext.registry import DATASETS
@@ -83,13 +84,21 @@ def test_resume_from_a_missing_path_is_an_error_that_names_it(options, tmp_path)
         load_tool('train').main([CONFIG, '--work-dir', str(tmp_path), '--resume', str(tmp_path / 'gone.pth'), *options])
 
 
-def test_amp_trains_and_its_checkpoint_resumes(options, tmp_path):
+def test_amp_trains_and_its_checkpoint_resumes(options, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, 'slow_bfloat16', lambda: '')
     arguments = [CONFIG, '--work-dir', str(tmp_path), '--amp', *options]
     load_tool('train').main([*arguments, 'train_cfg.max_iters=1'])
     load_tool('train').main([*arguments[:3], '--resume', *arguments[3:]])
     assert 'mmseg_ext.AmpOptimWrapper' in log_of(tmp_path)
     weights = load_file(tmp_path / 'iter_2.pth')['state_dict'].values()
     assert all(w.dtype == torch.float32 and w.isfinite().all() for w in weights if w.is_floating_point())
+
+
+def test_amp_is_float32_with_a_warning_where_bfloat16_is_slow(options, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(run, 'slow_bfloat16', lambda: 'bfloat16 takes 22 times as long')
+    load_tool('train').main([CONFIG, '--work-dir', str(tmp_path), '--amp', *options, 'train_cfg.max_iters=1'])
+    assert '--amp: bfloat16 takes 22 times as long; training in float32 instead' in ''.join(capfd.readouterr())
+    assert 'AmpOptimWrapper' not in log_of(tmp_path)
 
 
 def test_test_prints_the_table_and_writes_panels_and_predictions(work_dir, options, tmp_path):
