@@ -34,9 +34,8 @@ def train_model(cfg: Config, resume: str | None = None, amp: bool = False, chann
         FileNotFoundError: the checkpoint to go on from does not exist.
     """
     install_safe_loading()
-    if amp and slow_bfloat16():
-        print_log(f'--amp: {slow_bfloat16()}; training in float32 instead', logger='current', level=logging.WARNING)
-    elif amp:
+    slow = amp and slow_bfloat16()
+    if amp and not slow:
         enable_amp(cfg)
     if resume:
         checkpoint = find_latest_checkpoint(cfg.work_dir) if resume == 'auto' else Path(resume)
@@ -48,7 +47,10 @@ def train_model(cfg: Config, resume: str | None = None, amp: bool = False, chann
     _add_hooks(cfg, 'mmseg_ext.ProgressHook', 'mmseg_ext.CurvesHook', 'mmseg_ext.FiniteWeightsHook')
     if channels_last:
         _add_hooks(cfg, 'mmseg_ext.ChannelsLastHook')
-    build_runner(cfg).train()
+    runner = build_runner(cfg)
+    if slow:
+        print_log(f'--amp: {slow}; training in float32 instead', logger='current', level=logging.WARNING)
+    runner.train()
 
 
 def evaluate_model(

@@ -94,10 +94,10 @@ def test_amp_trains_and_its_checkpoint_resumes(options, tmp_path, monkeypatch):
     assert all(w.dtype == torch.float32 and w.isfinite().all() for w in weights if w.is_floating_point())
 
 
-def test_amp_is_float32_with_a_warning_where_bfloat16_is_slow(options, tmp_path, monkeypatch, capfd):
+def test_amp_is_float32_with_a_warning_where_bfloat16_is_slow(options, tmp_path, monkeypatch):
     monkeypatch.setattr(run, 'slow_bfloat16', lambda: 'bfloat16 takes 22 times as long')
     load_tool('train').main([CONFIG, '--work-dir', str(tmp_path), '--amp', *options, 'train_cfg.max_iters=1'])
-    assert '--amp: bfloat16 takes 22 times as long; training in float32 instead' in ''.join(capfd.readouterr())
+    assert '--amp: bfloat16 takes 22 times as long; training in float32 instead' in log_of(tmp_path)
     assert 'AmpOptimWrapper' not in log_of(tmp_path)
 
 
