@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from mmseg_ext.results import ROWS, Settings, measure_row, run_rows, select_rows, write_report
+from mmseg_ext.results import ROWS, Settings, check_report, measure_row, run_rows, select_rows, write_report
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -16,8 +16,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--list', action='store_true', help='print the rows and leave')
     parser.add_argument('--data', type=Path, default=Path('data/camvid'), help='CamVid in the SegNet layout')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/camvid'), help='where the rows are trained')
-    parser.add_argument('--out', type=Path, default=Path('work_dirs/camvid/camvid.md'), help='the report')
-    parser.add_argument('--intro', type=Path, metavar='FILE', help='text above the table')
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=Path('work_dirs/camvid/camvid.md'),
+        help='the report; the text above its table is kept, and so are rows of other machines (the .json beside it)',
+    )
     parser.add_argument('--iterations', type=int, help="length of the schedule (default: the config's)")
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--jobs', type=int, default=1, help='rows that run at the same time, on a CPU with many cores')
@@ -30,6 +34,7 @@ def main(argv: list[str] | None = None) -> None:
             print(f'{row.name:24} {row.title}')
         return
     rows = select_rows(args.rows)
+    check_report(args.out)
     if not args.report_only:
         missing = [name for name in ('train', 'trainannot', 'val', 'valannot') if not (args.data / name).is_dir()]
         if missing:
@@ -43,9 +48,8 @@ def main(argv: list[str] | None = None) -> None:
         run_rows(rows, settings, args.jobs)
         for row in rows:
             measure_row(row, settings)
-    intro = args.intro.read_text() if args.intro else 'Written by `tools/reproduce_camvid.py`.'
     # What other calls have trained belongs to the table, too.
-    write_report(rows if args.report_only else ROWS, args.work_dir, args.out, intro)
+    write_report(rows if args.report_only else ROWS, args.work_dir, args.out)
     print(args.out)
 
 

@@ -1,136 +1,139 @@
-"""Write the table from what the rows' work directories hold; a row that was not trained says so."""
+"""Write the table of rows from their records; a row that was not trained says so."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.figure
-import numpy as np
 
 from mmseg_ext.datasets import CamVidDataset
-from mmseg_ext.visualization import read_scalars
 
+from .records import CURVES, read_records, update_records
 from .rows import Row
-from .runs import best_checkpoint, boundary_iou_of, confusion_of, record_of, trained_iterations, training_seconds
 
+_TITLE, _TABLE = '# CamVid, from random weights', '## Models'
 _RULE = {True: '---', False: '---:'}
 
 
-def write_report(rows: Sequence[Row], work_dir: Path, out: Path, intro: str) -> None:
-    """Write ``out`` (Markdown) and, beside it, the training curves.
+def write_report(rows: Sequence[Row], work_dir: Path, out: Path) -> None:
+    """Write ``out`` (Markdown), the records of its rows (``.json``) and, where there are any, their curves (``.png``).
 
     Args:
         rows: of the table.
-        work_dir: folder of the rows' work directories.
-        out: the report.
-        intro: what stands above the table: text of the one who ran it, about the machine and what was found.
+        work_dir: folder of the rows' work directories. A row that is not there is taken from the records.
+        out: the report. What it has between its title and the table is kept: text of the one who ran it, about the
+            machine and what was found.
+
+    Raises:
+        ValueError: ``out``, or the file of the records, holds something else.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    done = [row for row in rows if confusion_of(work_dir / row.name, 'best') is not None]
-    parts = ['# CamVid, from random weights', intro.strip()]
-    parts += ['## Models', _models(rows, done, work_dir)]
+    intro = _read_intro(out)
+    records = update_records(_records_path(out), rows, work_dir)
+    done = [(row, records[row.name]) for row in rows if row.name in records]
+    parts = [_TITLE, intro, _TABLE, _models(rows, records)]
     if done:
-        parts += ['## Classes', 'IoU of each class on `val`, best checkpoint.', _classes(done, work_dir)]
-        parts += ['## What can be changed about a trained model', _variants(done, work_dir)]
+        parts += ['## Classes', 'IoU of each class on `val`, best checkpoint.', _classes(done)]
+        parts += ['## What can be changed about a trained model', _variants(done)]
         picture = out.with_name(f'{out.stem}_curves.png')
-        _draw_curves(done, work_dir, picture)
-        parts += ['## Curves', f'![Loss and mIoU of each model]({picture.name})']
-        parts += ['## Commands', _commands(done, work_dir)]
+        if _draw_curves(done, picture):
+            parts += ['## Curves', f'![Loss and mIoU of each model]({picture.name})']
+        parts += ['## Commands', _commands(done)]
     out.write_text('\n\n'.join(parts) + '\n')
 
 
-def scores(confusion: np.ndarray) -> tuple[float, float, np.ndarray]:
-    """Return mIoU, pixel accuracy and the IoU of each class, in percent, from counts ``(truth, prediction)``."""
-    correct = np.diag(confusion).astype(float)
-    union = confusion.sum(0) + confusion.sum(1) - correct
-    with np.errstate(invalid='ignore'):
-        ious = 100 * correct / union
-    return float(np.nanmean(ious)), float(100 * correct.sum() / confusion.sum()), ious
+def check_report(out: Path) -> None:
+    """Raise ValueError where the report, or the file of its records, is something else that must not be lost."""
+    _read_intro(out)
+    read_records(_records_path(out))
 
 
-def _models(rows: Sequence[Row], done: Sequence[Row], work_dir: Path) -> str:
+def _records_path(out: Path) -> Path:
+    return out.with_suffix('.json')
+
+
+def _read_intro(out: Path) -> str:
+    if not out.exists():
+        return 'Written by `tools/reproduce_camvid.py`.'
+    before, table, _ = out.read_text().partition(f'\n{_TABLE}\n')
+    if not (table and before.startswith(_TITLE)):
+        raise ValueError(f'{out} is no report of this tool; remove it, or give another --out')
+    return before.removeprefix(_TITLE).strip()
+
+
+def _models(rows: Sequence[Row], records: dict[str, dict]) -> str:
     header = [
         'model', 'parameters (10^6)', 'multiply-adds (10^9)', 'images/s', 'iterations', 'minutes x threads',
         'mIoU `val`, best', 'mIoU `val`, last', 'Boundary IoU `val`, best', 'accuracy `val`, best',
         'mIoU `train`', 'accuracy `train`',
     ]  # fmt: skip
+    units = {'parameters': 1e6, 'multiply_adds': 1e9, 'images_per_second': 1}
     lines = []
     for row in rows:
-        folder = work_dir / row.name
-        if row not in done:
+        if row.name not in records:
             lines.append([row.title, 'not trained', *[''] * (len(header) - 2)])
             continue
-        cost = ['', '', '']
-        if (folder / 'cost.json').exists():
-            figures = json.loads((folder / 'cost.json').read_text())['model']
-            prediction = figures['prediction']
-            cost = [
-                f'{figures["parameters"] / 1e6:.1f}',
-                f'{prediction["multiply_adds"] / 1e9:.1f}',
-                f'{prediction["images_per_second"]:.1f}',
-            ]
+        record = records[row.name]
+        cost = [_number(record.get('cost'), key, unit) for key, unit in units.items()]
+        trained = [str(record['iterations']), f'{record["minutes"]:.0f} x {record["threads"]}']
         # Of a row that is not finished yet, the table has what there is.
-        counts = {title: confusion_of(folder, title) for title in ('best', 'last', 'train')}
-        best, last, train = ((None, None) if c is None else scores(c)[:2] for c in counts.values())
-        minutes = f'{training_seconds(folder) / 60:.0f} x {record_of(folder)["threads"]}'
-        values = [best[0], last[0], boundary_iou_of(folder, 'best'), best[1], *train]
-        lines.append([row.title, *cost, str(trained_iterations(folder)), minutes, *map(_number, values)])
+        tests = ('best', 'mIoU'), ('last', 'mIoU'), ('best', 'boundary_IoU'), ('best', 'accuracy')
+        tests += ('train', 'mIoU'), ('train', 'accuracy')
+        results = [_number(record['tests'].get(title), key) for title, key in tests]
+        lines.append([row.title, *cost, *trained, *results])
     return _table(header, lines)
 
 
-def _classes(done: Sequence[Row], work_dir: Path) -> str:
+def _classes(done: Sequence[tuple[Row, dict]]) -> str:
     classes = CamVidDataset.METAINFO['classes']
     lines = []
-    for row in done:
-        ious = scores(confusion_of(work_dir / row.name, 'best'))[2]
-        lines.append([row.title, *(f'{iou:.1f}' for iou in ious)])
+    for row, record in done:
+        ious = record['tests']['best']['IoU']
+        # None: a class that is neither there nor predicted.
+        lines.append([row.title, *('' if iou is None else f'{iou:.1f}' for iou in ious)])
     return _table(['model', *classes], lines)
 
 
-def _variants(done: Sequence[Row], work_dir: Path) -> str:
+def _variants(done: Sequence[tuple[Row, dict]]) -> str:
     lines = []
-    for row in done:
-        folder = work_dir / row.name
-        plain = scores(confusion_of(folder, 'best'))
+    for row, record in done:
+        tests = record['tests']
         for title in row.variants:
-            confusion = confusion_of(folder, title)
-            if confusion is not None:
-                changed = scores(confusion)
-                values = [plain[0], changed[0], plain[1], changed[1]]
-                values += [boundary_iou_of(folder, name) for name in ('best', title)]
-                lines.append([row.title, title, *map(_number, values)])
+            if title in tests:
+                both = tests['best'], tests[title]
+                values = [_number(test, key) for key in ('mIoU', 'accuracy', 'boundary_IoU') for test in both]
+                lines.append([row.title, title, *values])
     header = ['mIoU before', 'mIoU', 'accuracy before', 'accuracy', 'Boundary IoU before', 'Boundary IoU']
     return _table(['model', 'test', *header], lines, text=2)
 
 
-def _commands(done: Sequence[Row], work_dir: Path) -> str:
-    lines = []
-    for row in done:
-        how = record_of(work_dir / row.name)
-        best = best_checkpoint(work_dir / row.name).name
-        lines.append(f'{row.title}: commit {how["commit"]}, seed {how["seed"]}, best {best}\n\n    {how["command"]}')
-    return '\n\n'.join(lines)
+def _commands(done: Sequence[tuple[Row, dict]]) -> str:
+    text = '{title}: commit {commit}, seed {seed}, best {best}\n\n    {command}'
+    return '\n\n'.join(text.format(title=row.title, **record) for row, record in done)
 
 
-def _draw_curves(done: Sequence[Row], work_dir: Path, path: Path) -> None:
+def _draw_curves(done: Sequence[tuple[Row, dict]], path: Path) -> bool:
+    """Draw the curves of the rows that have some; returns whether there are any."""
+    curves = {row.title: record['curves'] for row, record in done if record.get('curves')}
+    if not curves:
+        return False
     figure = matplotlib.figure.Figure(figsize=(12, 4.5), layout='constrained')
     axes = figure.subplots(1, 2)
-    for row in done:
-        scalars = read_scalars(work_dir / row.name)
-        for ax, name in zip(axes, ('decode.loss_ce', 'mIoU'), strict=True):
-            if name in scalars:
-                steps, values = zip(*scalars[name], strict=True)
-                ax.plot(steps, values, label=row.title, marker='o' if name == 'mIoU' else None, markersize=3)
+    for label, values in curves.items():
+        for ax, name in zip(axes, CURVES, strict=True):
+            if name in values:
+                steps, heights = zip(*values[name], strict=True)
+                ax.plot(steps, heights, label=label, marker='o' if name == 'mIoU' else None, markersize=3)
     for ax, title in zip(axes, ('training loss of the decode head', 'mIoU on val (%)'), strict=True):
         ax.set(title=title, xlabel='iteration')
         ax.grid(alpha=0.3)
     axes[0].set_yscale('log')
     axes[1].legend()
     figure.savefig(path, dpi=100)
+    return True
 
 
-def _number(value: float | None) -> str:
-    return '' if value is None else f'{value:.1f}'
+def _number(values: dict | None, key: str, unit: float = 1) -> str:
+    """Return a value in this unit; '' where it was not measured."""
+    return f'{values[key] / unit:.1f}' if values and key in values else ''
 
 
 def _table(header: Sequence[str], lines: Sequence[Sequence[str]], text: int = 1) -> str:

@@ -2,7 +2,7 @@
 
 Everything that is known of a row lies in its work directory: what ``tools/train.py`` leaves there, ``row.json`` (how it
 was trained), ``cost.json`` (``tools/benchmark.py``'s figures) and the folders ``test_*``, whose confusion matrices and
-Boundary IoU the table is made from. What is there is not done again.
+Boundary IoU the table is made from (:mod:`.records`). What is there is not done again.
 """
 
 import json
@@ -113,23 +113,7 @@ def best_checkpoint(folder: Path) -> Path:
     return found[-1]
 
 
-def trained_iterations(folder: Path) -> int:
-    """Return the iteration of a work directory's latest checkpoint; 0 without one."""
-    return max(map(_iteration, folder.glob('iter_*.pth')), default=0)
-
-
-def training_seconds(folder: Path) -> float:
-    """Return the time of all iterations, without validations; of those that a resumed run repeated, once."""
-    times = {}
-    for path in sorted(folder.glob('*/vis_data/scalars.json')):
-        for record in map(json.loads, path.read_text().splitlines()):
-            if 'loss' in record:  # and not a validation's
-                times[record['step']] = record['time']  # of one iteration, on average since the record before
-    steps = sorted(times)
-    return sum(times[step] * (step - before) for before, step in zip([0, *steps], steps, strict=False))
-
-
-def record_of(folder: Path) -> dict:
+def how_trained(folder: Path) -> dict:
     """Return how a row is trained, ``row.json``; empty where it was not begun."""
     path = folder / 'row.json'
     return json.loads(path.read_text()) if path.exists() else {}
@@ -141,12 +125,6 @@ def confusion_of(folder: Path, title: str) -> np.ndarray | None:
     return np.load(path) if path.exists() else None
 
 
-def boundary_iou_of(folder: Path, title: str) -> float | None:
-    """Return mean Boundary IoU, in percent, of a row's test; None where it was not measured."""
-    results = [json.loads(path.read_text()) for path in sorted((folder / test_folder(title)).glob('*/*.json'))]
-    return next((result['mBoundaryIoU'] for result in reversed(results) if 'mBoundaryIoU' in result), None)
-
-
 def test_folder(title: str) -> str:
     return 'test_' + re.sub(r'\W+', '_', title)
 
@@ -155,7 +133,7 @@ def _check(row: Row, settings: Settings) -> None:
     folder = settings.work_dir / row.name
     if any('--crf' in arguments and confusion_of(folder, title) is None for title, arguments in row.variants.items()):
         DenseCRF()
-    known, how = record_of(folder), _how(settings)
+    known, how = how_trained(folder), _how(settings)
     changed = {key: (known[key], value) for key, value in how.items() if key in known and known[key] != value}
     if changed:
         said = ', '.join(f'{key} {before} and now {now}' for key, (before, now) in changed.items())
@@ -170,7 +148,7 @@ def _how(settings: Settings) -> dict:
 
 
 def _train(row: Row, folder: Path, settings: Settings) -> None:
-    if record_of(folder).get('finished'):
+    if how_trained(folder).get('finished'):
         return
     iterations = settings.iterations
     options = [f'randomness.seed={settings.seed}']

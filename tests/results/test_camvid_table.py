@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmseg_ext.results import ROWS, Row, Settings, run_rows, runs, select_rows, write_report
-from mmseg_ext.results.report import scores
-from mmseg_ext.results.runs import ROOT, boundary_iou_of, confusion_of, record_of, training_seconds
+from mmseg_ext.results import ROWS, Row, Settings, check_report, run_rows, runs, select_rows, write_report
+from mmseg_ext.results.records import collect_record, read_records, scores, training_seconds
+from mmseg_ext.results.runs import ROOT, confusion_of, how_trained
 from tests.tools.conftest import load_tool
 
 ROW = Row('deeplabv3plus_r18v1c', 'DeepLabV3+, ResNet-18', {'output stride 8': ('--output-stride', '8')})
@@ -77,7 +77,7 @@ def test_a_row_is_trained_in_what_the_processor_is_fast_at(settings, calls, monk
     monkeypatch.setattr(runs, '_run', lambda tool, arguments, _: calls.append((tool, arguments)))
     runs._train(ROW, tmp_path, settings)
     assert [('--amp' in arguments, '--channels-last' in arguments) for _, arguments in calls] == [(not slow, not slow)]
-    assert ('--amp' in record_of(tmp_path)['command']) == (not slow)
+    assert ('--amp' in how_trained(tmp_path)['command']) == (not slow)
 
 
 def test_the_last_checkpoint_that_is_the_best_too_is_tested_once(settings, calls, finished, tmp_path):
@@ -139,11 +139,18 @@ def test_scores_are_those_of_the_tool(settings, finished):
          '--cfg-options', *data, "test_evaluator.iou_metrics=['mIoU','mBoundaryIoU']",
          'test_evaluator.boundary_ratio=0.005', *settings.options]
     )  # fmt: skip
-    miou, accuracy, ious = scores(confusion_of(finished, 'best'))
-    assert miou == pytest.approx(printed['mIoU'], abs=0.01)
-    assert accuracy == pytest.approx(printed['aAcc'], abs=0.01)
-    assert boundary_iou_of(finished, 'best') == printed['mBoundaryIoU']
-    assert len(ious) == 11
+    result = collect_record(ROW, finished)['tests']['best']
+    assert result['mIoU'] == pytest.approx(printed['mIoU'], abs=0.01)
+    assert result['accuracy'] == pytest.approx(printed['aAcc'], abs=0.01)
+    assert result['boundary_IoU'] == printed['mBoundaryIoU']
+    assert len(result['IoU']) == 11
+
+
+def test_scores_of_counts_by_hand():
+    miou, accuracy, ious = scores(np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]]))
+    assert (miou, accuracy) == pytest.approx((100 * (3 / 4 + 4 / 5) / 2, 100 * 7 / 8))
+    assert ious[:2] == pytest.approx([75, 80])
+    assert np.isnan(ious[2])
 
 
 def test_the_variant_is_another_test_of_the_best_checkpoint(finished):
@@ -152,18 +159,57 @@ def test_the_variant_is_another_test_of_the_best_checkpoint(finished):
 
 def test_the_report_has_the_results_and_says_what_was_not_trained(settings, finished, tmp_path):
     others = [row for row in ROWS if row.name != ROW.name][:2]
-    write_report([ROW, *others], settings.work_dir, tmp_path / 'camvid.md', 'On two cores.')
+    write_report([ROW, *others], settings.work_dir, tmp_path / 'camvid.md')
     text = (tmp_path / 'camvid.md').read_text()
     assert (tmp_path / 'camvid_curves.png').stat().st_size > 10_000
-    assert 'On two cores.' in text
     row = next(line for line in text.splitlines() if line.startswith(f'| {ROW.title} |'))
-    assert f' {scores(confusion_of(finished, "best"))[0]:.1f} |' in row
-    assert f' {boundary_iou_of(finished, "best"):.1f} |' in row
+    best = collect_record(ROW, finished)['tests']['best']
+    assert f' {best["mIoU"]:.1f} |' in row
+    assert f' {best["boundary_IoU"]:.1f} |' in row
     assert ' | 6 | ' in row
     for other in others:
         assert f'| {other.title} | not trained |' in text
     assert text.count(f'python tools/train.py configs/{ROW.name}_camvid.py -') == 1
     assert '| output stride 8 |' in text
+
+
+def test_rows_of_another_machine_and_the_text_above_the_table_are_kept(settings, finished, tmp_path):
+    out, other = tmp_path / 'camvid.md', dataclasses.replace(ROW, name='elsewhere', title='Elsewhere')
+    write_report([ROW], settings.work_dir, out)
+    record = read_records(tmp_path / 'camvid.json')[ROW.name]
+    (tmp_path / 'camvid.json').write_text(json.dumps({'elsewhere': {**record, 'iterations': 77}}))
+    out.write_text(out.read_text().replace('Written by', 'On two machines,\n\nby'))
+    write_report([ROW, other], settings.work_dir, out)
+    text = out.read_text()
+    assert text.startswith('# CamVid, from random weights\n\nOn two machines,\n\nby `tools/reproduce_camvid.py`.\n\n##')
+    assert set(read_records(tmp_path / 'camvid.json')) == {ROW.name, 'elsewhere'}
+    assert [' | 77 | ' in line for line in text.splitlines() if line.startswith('| Elsewhere | ')] == [
+        True,
+        False,
+        False,
+    ]
+    write_report([ROW, other], tmp_path / 'gone', out)
+    assert out.read_text() == text
+
+
+@pytest.mark.parametrize('report', sorted(Path(ROOT, 'results').glob('*.md')), ids=lambda path: path.stem)
+def test_the_published_reports_are_written_from_their_records(report, tmp_path):
+    for path in (report, report.with_suffix('.json')):
+        shutil.copy(path, tmp_path)
+    rows = [row for row in ROWS if f'\n| {row.title} |' in report.read_text()]
+    write_report(rows, tmp_path / 'nothing', tmp_path / report.name)
+    assert (tmp_path / report.name).read_text() == report.read_text()
+    assert (tmp_path / report.name).with_suffix('.json').read_text() == report.with_suffix('.json').read_text()
+
+
+@pytest.mark.parametrize('name', ['notes.md', 'notes.json'])
+@pytest.mark.parametrize('content', ['# Notes', '[1]', '{"a": 1}', '{"a": {}}'])
+def test_a_file_that_is_no_report_is_refused_and_kept(name, content, tmp_path):
+    (tmp_path / name).write_text(content)
+    for refuse in (check_report, lambda out: write_report(ROWS, tmp_path, out)):
+        with pytest.raises(ValueError, match=f'{name} .* another --out'):
+            refuse(tmp_path / 'notes.md')
+    assert [path.read_text() for path in tmp_path.iterdir()] == [content]
 
 
 def tool_arguments(settings, out):
@@ -191,11 +237,14 @@ def test_the_tool_refuses_bad_input_before_any_training(settings, calls, tmp_pat
         main(['--jobs', '0', *arguments])
     with pytest.raises(SystemExit, match=f'--data {tmp_path} holds no train, '):
         main([*arguments, '--data', str(tmp_path)])
+    (tmp_path / 'camvid.md').write_text('# Notes')
+    with pytest.raises(ValueError, match='is no report of this tool'):
+        main(arguments)
     assert not calls
 
 
 def test_a_report_without_any_run_has_no_figures(tmp_path):
-    write_report(ROWS, tmp_path, tmp_path / 'camvid.md', 'Nothing yet.')
+    write_report(ROWS, tmp_path, tmp_path / 'camvid.md')
     assert (tmp_path / 'camvid.md').read_text().count('not trained') == len(ROWS)
 
 
