@@ -16,7 +16,10 @@ from mmseg_ext.registry import RUNNERS
 
 @RUNNERS.register_module()
 class Runner(_Runner):
-    """mmengine's ``Runner`` with safer checkpoints and distributed runs on CPUs; all arguments are its."""
+    """mmengine's ``Runner`` with safer checkpoints, distributed runs on CPUs, and loaders that need no workers.
+
+    All arguments are its.
+    """
 
     def setup_env(self, env_cfg: dict) -> None:
         """Set up the environment; without an accelerator, processes that torchrun started talk through gloo.
@@ -48,6 +51,13 @@ class Runner(_Runner):
                 device_ids=None,
             )
         return super().wrap_model(model_wrapper_cfg, model)
+
+    @staticmethod
+    def build_dataloader(dataloader, *args, **kwargs) -> torch.utils.data.DataLoader:
+        """Build a data loader; with ``num_workers=0`` there are no workers to persist, and torch would refuse to."""
+        if isinstance(dataloader, dict) and not dataloader.get('num_workers'):
+            dataloader = dict(dataloader, persistent_workers=False)
+        return _Runner.build_dataloader(dataloader, *args, **kwargs)
 
     def load_checkpoint(self, *args, **kwargs) -> dict:
         with safe_loading():

@@ -170,14 +170,13 @@ def test_fast_form_is_tested_beside_averaged_weights(work_dir, options, tmp_path
     assert folded['aAcc'] == pytest.approx(plain['aAcc'], abs=0.02)
 
 
-def test_output_stride_of_mmsegs_segmentor_is_refused_with_the_remedy(work_dir, options):
+def test_output_stride_of_mmsegs_segmentor_is_refused_with_the_remedy(work_dir, options, tmp_path):
     options = [option for option in options if 'init_cfg' not in option]
+    arguments = [SHIPPED, str(work_dir / 'iter_2.pth'), '--work-dir', str(tmp_path), '--output-stride', '16']
     with pytest.raises(
         ValueError, match=r'--output-stride 16: mmseg\..*EncoderDecoder cannot change it; use --upgrade'
     ):
-        load_tool('test').main(
-            [SHIPPED, str(work_dir / 'iter_2.pth'), '--output-stride', '16', *options, 'model.pretrained=None']
-        )
+        load_tool('test').main([*arguments, *options, 'model.pretrained=None'])
 
 
 def test_the_crf_is_switched_on_for_a_test_with_its_defaults_or_the_configs_parameters(work_dir, options, tmp_path):
@@ -191,10 +190,11 @@ def test_the_crf_is_switched_on_for_a_test_with_its_defaults_or_the_configs_para
     assert len({result['aAcc'] for result in (plain, refined, weak)}) == 3
 
 
-def test_the_crf_of_mmsegs_segmentor_is_refused_with_the_remedy(work_dir, options):
+def test_the_crf_of_mmsegs_segmentor_is_refused_with_the_remedy(work_dir, options, tmp_path):
     options = [option for option in options if 'init_cfg' not in option]
+    arguments = [SHIPPED, str(work_dir / 'iter_2.pth'), '--work-dir', str(tmp_path), '--crf']
     with pytest.raises(ValueError, match=r'--crf: the segmentor EncoderDecoder has no CRF; use --upgrade'):
-        load_tool('test').main([SHIPPED, str(work_dir / 'iter_2.pth'), '--crf', *options, 'model.pretrained=None'])
+        load_tool('test').main([*arguments, *options, 'model.pretrained=None'])
 
 
 def test_a_crf_that_mmsegs_test_time_augmentation_would_leave_out_is_refused():
