@@ -8,6 +8,7 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.runner import Runner as _Runner
+from mmengine.visualization import Visualizer
 from torch import nn
 
 from mmseg_ext.checkpoints import safe_loading
@@ -58,6 +59,12 @@ class Runner(_Runner):
         if isinstance(dataloader, dict) and not dataloader.get('num_workers'):
             dataloader = dict(dataloader, persistent_workers=False)
         return _Runner.build_dataloader(dataloader, *args, **kwargs)
+
+    def build_visualizer(self, visualizer: Visualizer | dict | None = None) -> Visualizer:
+        """Build the run's own visualizer: by its name in the config a process' second run would get its first run's."""
+        if isinstance(visualizer, dict):
+            visualizer = dict(visualizer, name=self.experiment_name)
+        return super().build_visualizer(visualizer)
 
     def load_checkpoint(self, *args, **kwargs) -> dict:
         with safe_loading():

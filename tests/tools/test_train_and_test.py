@@ -14,6 +14,7 @@ from mmseg_ext.engine import run
 from mmseg_ext.engine.config import load_config
 from mmseg_ext.engine.run import _constant_prediction, evaluate_model
 from mmseg_ext.registry import DATASETS
+from mmseg_ext.visualization import read_scalars
 
 from .conftest import ROOT, load_tool
 
@@ -48,6 +49,14 @@ def test_training_leaves_checkpoints_log_and_curves(work_dir):
     assert 'Iter(train) [2/2]' in log
     assert 'mIoU' in log
     assert '\r' not in log
+
+
+def test_two_trainings_in_one_process_have_curves_of_their_own(options, tmp_path):
+    for name in ('one', 'two'):
+        load_tool('train').main([CONFIG, '--work-dir', str(tmp_path / name), *options])
+    one, two = (read_scalars(tmp_path / name) for name in ('one', 'two'))
+    assert len(one['loss']) == len(two['loss']) == 2
+    assert (tmp_path / 'two/curves.png').exists()
 
 
 def test_our_own_training_checkpoint_loads_as_data_with_optimizer_and_history(work_dir):
