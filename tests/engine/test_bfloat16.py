@@ -31,7 +31,7 @@ def test_a_gpu_is_not_judged_by_the_processor(cost, monkeypatch):
 
 def test_the_cost_is_the_median_ratio_of_times_behind_a_warm_up(monkeypatch):
     """A clock that goes on by 3 s in each step in bfloat16 and by 2 s in float32; the first steps take longer."""
-    durations = iter([90, 2] + [3, 2] * 4 + [70, 2])
+    durations = iter([90, 2] + [3, 2] * 3 + [70, 2] * 2)
     now = [0]
 
     def clock():
