@@ -42,7 +42,8 @@ setup(
             'timm',
             'resnest',
             'safetensors',
-            'pydensecrf2',
+            # Its C++, written by an old Cython, does not compile on Python 3.13.
+            'pydensecrf2; python_version < "3.13"',
             'onnx',
             'onnxruntime',
             'onnxscript',

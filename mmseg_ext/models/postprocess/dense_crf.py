@@ -53,7 +53,9 @@ class DenseCRF:
         try:
             import pydensecrf.densecrf  # noqa: F401
         except ImportError as error:
-            raise ImportError(f'DenseCRF needs pydensecrf2 ({error}): pip install pydensecrf2') from error
+            raise ImportError(
+                f'DenseCRF needs pydensecrf2 ({error}): pip install pydensecrf2, on Python 3.12 or older'
+            ) from error
         for name, value in vars(self).items():
             if value <= 0:
                 raise ValueError(f'{name}={value} must be positive')
