@@ -26,7 +26,7 @@ def train_model(cfg: Config, resume: str | None = None, amp: bool = False, chann
         cfg: a config for mmengine's runner; changed in place.
         resume: a checkpoint to go on from, or 'auto': the latest in the work directory, if there is one.
         amp: mixed precision, see :func:`mmseg_ext.engine.runner.enable_amp`; float32, with a warning, on a CPU
-            where bfloat16 is slower.
+            where bfloat16 takes at least twice as long.
         channels_last: see :class:`mmseg_ext.engine.hooks.ChannelsLastHook`.
 
     Raises:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmseg_ext.visualization import read_scalars
+from mmseg_ext.visualization import read_log, read_scalars
 
 from .rows import Row
 from .runs import best_checkpoint, confusion_of, how_trained, test_folder
@@ -81,11 +81,8 @@ def collect_record(row: Row, folder: Path) -> dict | None:
 
 def training_seconds(folder: Path) -> float:
     """Return the time of all iterations, without validations; of those that a resumed run repeated, once."""
-    times = {}
-    for path in sorted(folder.glob('*/vis_data/scalars.json')):
-        for record in map(json.loads, path.read_text().splitlines()):
-            if 'loss' in record:  # and not a validation's
-                times[record['step']] = record['time']  # of one iteration, on average since the record before
+    # Of one iteration, on average since the record before; not a validation's.
+    times = {record['step']: record['time'] for record in read_log(folder) if 'loss' in record}
     steps = sorted(times)
     return sum(times[step] * (step - before) for before, step in zip([0, *steps], steps, strict=False))
 

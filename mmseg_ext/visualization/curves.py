@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib.figure
@@ -14,19 +15,23 @@ def read_scalars(work_dir: str | os.PathLike) -> dict[str, list[tuple[int, float
         For each name, (iteration, value) in order. Where a resumed run repeats iterations, the later run counts.
     """
     by_name: dict[str, dict[int, float]] = {}
+    for record in read_log(work_dir):
+        for name, value in record.items():
+            if name != 'step' and isinstance(value, (int, float)):
+                by_name.setdefault(name, {})[record['step']] = value
+    return {name: sorted(values.items()) for name, values in by_name.items()}
+
+
+def read_log(work_dir: str | os.PathLike) -> Iterator[dict]:
+    """Yield what all runs in a work directory logged at their iterations, ``step``, in the order of writing."""
     for path in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):
         for text in path.read_text().splitlines():
             try:
                 record = json.loads(text)
             except json.JSONDecodeError:  # the last line of a run that was killed
                 continue
-            step = record.pop('step', None)
-            if step is None:
-                continue
-            for name, value in record.items():
-                if isinstance(value, (int, float)):
-                    by_name.setdefault(name, {})[step] = value
-    return {name: sorted(values.items()) for name, values in by_name.items()}
+            if 'step' in record:
+                yield record
 
 
 def plot_curves(work_dir: str | os.PathLike) -> Path | None:

@@ -182,11 +182,7 @@ def test_rows_of_another_machine_and_the_text_above_the_table_are_kept(settings,
     text = out.read_text()
     assert text.startswith('# CamVid, from random weights\n\nOn two machines,\n\nby `tools/reproduce_camvid.py`.\n\n##')
     assert set(read_records(tmp_path / 'camvid.json')) == {ROW.name, 'elsewhere'}
-    assert [' | 77 | ' in line for line in text.splitlines() if line.startswith('| Elsewhere | ')] == [
-        True,
-        False,
-        False,
-    ]
+    assert ' | 77 | ' in next(line for line in text.splitlines() if line.startswith('| Elsewhere | '))
     write_report([ROW, other], tmp_path / 'gone', out)
     assert out.read_text() == text
 
@@ -257,7 +253,7 @@ def test_validations_and_repeated_iterations_do_not_count_as_training_time(tmp_p
     again = [dict(step=100, loss=1, time=4.0), dict(step=150, loss=1, time=1.0)]
     for run, lines in (('1', records), ('2', again)):
         (tmp_path / run / 'vis_data').mkdir(parents=True)
-        (tmp_path / run / 'vis_data/scalars.json').write_text('\n'.join(map(json.dumps, lines)))
+        (tmp_path / run / 'vis_data/scalars.json').write_text('\n'.join([*map(json.dumps, lines), '{"lo']))  # killed
     assert training_seconds(tmp_path) == 50 * (2 + 4 + 1)
 
 

@@ -18,7 +18,7 @@ image_scale = (480, 360)
 #     model.decode_head.c1_in_channels=32 model.auxiliary_head.in_channels=128 \
 #     train_cfg.max_iters=800 train_cfg.val_interval=400 param_scheduler.1.end=800 train_dataloader.num_workers=1
 # with "train_dataloader.dataset.pipeline.3.crop_size=(360,480)" "model.data_preprocessor.size=(360,480)"
-# train_dataloader.batch_size=4; or with train_dataloader.dataset.pipeline.5.type=RandomFlip
+# train_dataloader.batch_size=4, or (180,240) and 14; or with train_dataloader.dataset.pipeline.5.type=RandomFlip
 # train_dataloader.dataset.pipeline.5.prob=0.0, which puts a flip that never happens in the colours' place.
 
 # 1 / log(1.1 + share of the training pixels): sky, building, pole, road, pavement, tree, sign, fence, car, pedestrian,
