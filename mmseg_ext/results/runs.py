@@ -6,6 +6,7 @@ Boundary IoU the table is made from (:mod:`.records`). What is there is not done
 """
 
 import json
+import math
 import os
 import re
 import shutil
@@ -153,7 +154,8 @@ def _train(row: Row, folder: Path, settings: Settings) -> None:
     iterations = settings.iterations
     options = [f'randomness.seed={settings.seed}']
     if iterations is not None:
-        warm_up, interval = min(100, max(1, iterations // 10)), max(1, iterations // 6)
+        # Six validations, the last one after the last iteration.
+        warm_up, interval = min(100, max(1, iterations // 10)), math.ceil(iterations / 6)
         options += [
             f'train_cfg.max_iters={iterations}',
             f'train_cfg.val_interval={interval}',

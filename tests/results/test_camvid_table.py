@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -77,6 +78,14 @@ def test_a_row_is_trained_in_what_the_processor_is_fast_at(settings, calls, monk
     runs._train(ROW, tmp_path, settings)
     assert [('--amp' in arguments, '--channels-last' in arguments) for _, arguments in calls] == [(not slow, not slow)]
     assert ('--amp' in how_trained(tmp_path)['command']) == (not slow)
+
+
+@pytest.mark.parametrize('iterations', [1, 6, 100, 1000])
+def test_a_shorter_schedule_is_validated_six_times(settings, calls, monkeypatch, tmp_path, iterations):
+    monkeypatch.setattr(runs, '_run', lambda tool, arguments, _: calls.append(arguments))
+    runs._train(ROW, tmp_path, dataclasses.replace(settings, iterations=iterations))
+    interval = next(int(o.split('=')[1]) for o in calls[0] if o.startswith('train_cfg.val_interval='))
+    assert math.ceil(iterations / interval) == min(iterations, 6)
 
 
 def test_the_last_checkpoint_that_is_the_best_too_is_tested_once(settings, calls, finished, tmp_path):
