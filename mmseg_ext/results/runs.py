@@ -154,7 +154,7 @@ def _train(row: Row, folder: Path, settings: Settings) -> None:
     iterations = settings.iterations
     options = [f'randomness.seed={settings.seed}']
     if iterations is not None:
-        # Six validations, the last one after the last iteration.
+        # Six validations at most, the last one after the last iteration.
         warm_up, interval = min(100, max(1, iterations // 10)), math.ceil(iterations / 6)
         options += [
             f'train_cfg.max_iters={iterations}',
