@@ -113,15 +113,27 @@ def count_multiply_adds(run: Callable[[], object]) -> int:
 
     The sizes of what is computed count, whatever algorithm computes it.
     """
-    # torch's counter knows these without their in-place forms.
-    in_place = dict.fromkeys((torch.ops.aten.addmm_, torch.ops.aten.baddbmm_), _product_flops)
-    with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
+    corrections = {
+        # torch's counter knows these without their in-place forms,
+        torch.ops.aten.addmm_: _product_flops,
+        torch.ops.aten.baddbmm_: _product_flops,
+        # and counts the weights' gradient of a convolution in groups as if there were one group.
+        torch.ops.aten.convolution_backward: _convolution_backward_flops,
+    }
+    with FlopCounterMode(display=False, custom_mapping=corrections) as counter:
         run()
     return counter.get_total_flops() // 2
 
 
 def _product_flops(total: Sequence[int], a: Sequence[int], b: Sequence[int], **kwargs) -> int:
     return 2 * math.prod(a) * b[-1]
+
+
+def _convolution_backward_flops(grad: Sequence[int], x: Sequence[int], weight: Sequence[int], *args, **kwargs) -> int:
+    *_, transposed, _, _, (wants_input, wants_weight, _) = args
+    # Each weight meets each pixel of the output once, or of the input of a transposed convolution.
+    pixels = math.prod((x if transposed else grad)[2:])
+    return 2 * (wants_input + wants_weight) * grad[0] * pixels * math.prod(weight)
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
