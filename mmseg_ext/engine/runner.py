@@ -1,6 +1,7 @@
 """The runner behind our tools: mmengine's, with checkpoints written whole and loaded without executing them."""
 
 import atexit
+import gc
 import os
 from pathlib import Path
 
@@ -86,6 +87,8 @@ class Runner(_Runner):
 
 def _leave_process_group() -> None:
     if torch.distributed.is_initialized():
+        # A group's threads end with the last reference to it. The wrapped model has one, and cycles hold the model.
+        gc.collect()
         torch.distributed.destroy_process_group()
 
 
