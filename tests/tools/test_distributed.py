@@ -71,6 +71,6 @@ def test_no_thread_of_a_process_group_is_left_when_the_interpreter_ends(tmp_path
     ranks = dict(RANK='0', LOCAL_RANK='0', WORLD_SIZE='1', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(free_port()))
     command = [sys.executable, '-c', NOTE_THREADS, tmp_path, CONFIG, '--launcher', 'pytorch', '--work-dir', tmp_path]
     environment = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT), **ranks)
-    subprocess.run([*map(str, command), *options], env=environment, cwd=ROOT, capture_output=True, check=True)
+    subprocess.run([*map(str, command), *options], env=environment, cwd=ROOT, check=True)
     assert 'gloo' in (tmp_path / 'trained').read_text()
     assert 'gloo' not in (tmp_path / 'at_exit').read_text()
