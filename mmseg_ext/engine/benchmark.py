@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from mmseg_ext.checkpoints import load_file
 from mmseg_ext.checkpoints.layouts import tensors_of
 
+from .channels_last import to_channels_last
 from .fast_form import fast_form
 from .measure import Timing, count_multiply_adds, peak_memory, time_alternating, time_calls
 from .runner import enable_amp
@@ -204,7 +205,7 @@ def _training_step(
     """Return a step on a copy of the model."""
     model = copy.deepcopy(model).train()
     if form.get('channels_last'):
-        model = model.to(memory_format=torch.channels_last)
+        to_channels_last(model)
     cfg = copy.deepcopy(cfg)
     if form.get('precision', 'fp32') != 'fp32':
         enable_amp(cfg)
