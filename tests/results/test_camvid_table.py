@@ -161,6 +161,13 @@ def test_scores_of_counts_by_hand():
     assert np.isnan(ious[2])
 
 
+@pytest.mark.parametrize(('title', 'split'), [('last', 'val'), ('train', 'train')])
+def test_scores_are_of_the_images_of_their_split(settings, finished, title, split):
+    labels = np.stack([np.asarray(Image.open(path)) for path in (settings.data / f'{split}annot').iterdir()])
+    truth = confusion_of(finished, title).sum(axis=1)
+    assert truth.tolist() == np.bincount(labels.ravel(), minlength=12)[:11].tolist()  # 11 is void
+
+
 def test_the_variant_is_another_test_of_the_best_checkpoint(finished):
     assert not np.array_equal(confusion_of(finished, 'output stride 8'), confusion_of(finished, 'best'))
 
@@ -174,6 +181,8 @@ def test_the_report_has_the_results_and_says_what_was_not_trained(settings, fini
     best = collect_record(ROW, finished)['tests']['best']
     assert f' {best["mIoU"]:.1f} |' in row
     assert f' {best["boundary_IoU"]:.1f} |' in row
+    train_miou, train_accuracy, _ = scores(confusion_of(finished, 'train'))
+    assert row.endswith(f'| {train_miou:.1f} | {train_accuracy:.1f} |')
     assert ' | 6 | ' in row
     for other in others:
         assert f'| {other.title} | not trained |' in text
