@@ -7,21 +7,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_PART = re.compile(r'\..+\.[0-9a-f]{32}\.part')
+_PART = re.compile(r'\..+\.[0-9a-f]{32}\.part(\.[^.]+)?')
 
 
 @contextmanager
 def written_whole(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a path beside ``path`` to write to; what was written takes the place of ``path`` when the block ends.
 
-    It is synced to the disk first, so that a power loss leaves the old content or the new. If the block raises, nothing
-    is left of it and ``path`` is as it was.
+    Both have the same suffix. It is synced to the disk first, so that a power loss leaves the old content or the new.
+    If the block raises, nothing is left of it and ``path`` is as it was.
 
     Raises:
         OSError: the file can't be written, e.g. as the disk is full.
     """
     path = Path(path)
-    part = path.with_name(f'.{path.name}.{uuid.uuid4().hex}.part')
+    part = path.with_name(f'.{path.stem}.{uuid.uuid4().hex}.part{path.suffix}')
     try:
         yield part
         with part.open('rb') as file:
@@ -43,7 +43,7 @@ def remove_parts(folder: str | os.PathLike) -> None:
 
     Nothing else may be writing there.
     """
-    for path in Path(folder).glob('.*.part'):
+    for path in Path(folder).glob('.*.part*'):
         if _PART.fullmatch(path.name):
             with suppress(OSError):
                 path.unlink()

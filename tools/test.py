@@ -2,6 +2,7 @@
 
 import argparse
 
+from mmseg_ext.cli import run_tool
 from mmseg_ext.engine.fast_form import add_form_arguments, form_from_args
 from mmseg_ext.engine.run import add_arguments, config_from_args, evaluate_model
 from mmseg_ext.engine.switches import add_switch_arguments, switches_from_args
@@ -23,4 +24,4 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

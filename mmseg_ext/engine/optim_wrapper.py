@@ -1,5 +1,7 @@
 """Mixed-precision training that also runs on a CPU."""
 
+from typing import Any
+
 import torch
 from mmengine.device import get_device
 from mmengine.optim import AmpOptimWrapper as _AmpOptimWrapper
@@ -29,3 +31,12 @@ class AmpOptimWrapper(_AmpOptimWrapper):
         self.cast_dtype = torch.bfloat16
         self.loss_scaler = torch.amp.GradScaler('cpu', enabled=False)
         self._scale_update_param = None
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load the state of an optimizer and, where one has scaled the loss, of its scaler."""
+        super().load_state_dict(without_idle_scaler(state_dict))
+
+
+def without_idle_scaler(state_dict: dict[str, Any]) -> dict[str, Any]:
+    """Return the state of an optimizer wrapper without that of a scaler that was not used, which none can load."""
+    return {key: value for key, value in state_dict.items() if key != 'loss_scaler' or value}

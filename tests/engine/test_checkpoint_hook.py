@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from mmseg_ext.checkpoints import load_file
 from mmseg_ext.engine.hooks import CheckpointHook
-from mmseg_ext.engine.runner import Runner, find_latest_checkpoint
+from mmseg_ext.engine.runner import Runner
 
 
 class Model(BaseModel):
@@ -107,13 +107,6 @@ def test_a_kill_while_the_file_is_written_leaves_no_half_checkpoint_under_its_na
     with pytest.raises(Kill):
         run.save_checkpoint(str(tmp_path), 'iter_4.pth')
     assert 'iter_4.pth' not in names(tmp_path)
-
-
-def test_latest_checkpoint_is_the_one_with_the_largest_number(tmp_path):
-    assert find_latest_checkpoint(tmp_path) is None
-    for name in ('iter_9.pth', 'iter_10.pth', 'best_mIoU_iter_99.pth', 'iter_11.pth.part', 'iter_x.pth'):
-        (tmp_path / name).touch()
-    assert find_latest_checkpoint(tmp_path) == tmp_path / 'iter_10.pth'
 
 
 def test_resume_does_not_execute_the_config_that_a_checkpoint_brings(tmp_path):

@@ -5,6 +5,7 @@ from .dataset_check_hook import DatasetCheckHook
 from .finite_weights_hook import FiniteWeightsHook
 from .panel_hook import PanelHook
 from .progress_hook import ProgressHook
+from .training_state_hook import TrainingStateHook
 
 __all__ = [
     'ChannelsLastHook',
@@ -14,4 +15,5 @@ __all__ = [
     'FiniteWeightsHook',
     'PanelHook',
     'ProgressHook',
+    'TrainingStateHook',
 ]

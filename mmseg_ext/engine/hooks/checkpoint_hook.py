@@ -1,8 +1,18 @@
 """Checkpoints that survive a kill at any moment."""
 
+import os.path as osp
+import re
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import is_main_process
 from mmengine.fileio.backends import BaseStorageBackend
 from mmengine.hooks import CheckpointHook as _CheckpointHook
+from mmengine.runner import BaseLoop
 
+from mmseg_ext.engine.latest import number_pattern
+from mmseg_ext.engine.receipts import Receipt, receipt_path
+from mmseg_ext.files import written_whole
 from mmseg_ext.registry import HOOKS
 
 
@@ -11,40 +21,159 @@ class _DeferredRemoval:
 
     def __init__(self, backend: BaseStorageBackend):
         self._backend = backend
-        self._removed: list[str] = []
+        self.waiting: list[str] = []
 
     def __getattr__(self, name: str):
         return getattr(self._backend, name)
 
     def remove(self, path: str) -> None:
-        self._removed.append(path)
+        self.waiting.append(path)
 
     def flush(self, keep: set[str]) -> None:
-        for path in self._removed:
+        for path in self.waiting:
             if path not in keep and self._backend.isfile(path):
                 self._backend.remove(path)
-        self._removed.clear()
+        self.waiting.clear()
 
 
 @HOOKS.register_module()
 class CheckpointHook(_CheckpointHook):
-    """mmengine's ``CheckpointHook``, except that an old file goes only when the new one is written.
+    """mmengine's ``CheckpointHook``, arguments included, whose files survive a kill at any moment.
 
-    mmengine's removes first, so that a kill (or a full disk) in between leaves no checkpoint.
+    - An old file goes only when the new one is written; mmengine's removes first. What a kill has left to remove is
+      removed by the resumed run.
+    - The state after a validation is saved once all hooks have seen its metrics, so that a resumed run neither repeats
+      a finished validation nor leaves out one that was due.
+    - What a checkpoint says of other files counts for files of this training's folder only: mmengine's removes the
+      "best checkpoint" that the file it resumes from names, whatever that is.
+    - The best checkpoint has a receipt (:mod:`mmseg_ext.engine.receipts`).
     """
 
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._saved_step: int | None = None  # of the newest training checkpoint
+        self._in_validation = self._save_due = False
+        self._left_over: list[str] = []
+        self._receipt: Receipt | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the names of the files that go once the checkpoint that this is part of is written."""
+        return dict(removals=[osp.basename(path) for path in self.file_backend.waiting])
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._left_over = [name for name in state['removals'] if self._is_own(name)]
+
     def before_train(self, runner) -> None:
+        hub = runner.message_hub
+        if 'keep_ckpt_ids' in hub.runtime_info:
+            hub.update_info('keep_ckpt_ids', [step for step in hub.get_info('keep_ckpt_ids') if type(step) is int])
         super().before_train(runner)
+        self._take_best_from_own_folder(hub)
         self.file_backend = _DeferredRemoval(self.file_backend)
-
-    def _flush(self) -> None:
-        best = getattr(self, 'best_ckpt_path_dict', {}).values()
-        self.file_backend.flush(keep={self.last_ckpt, getattr(self, 'best_ckpt_path', None), *best})
-
-    def _save_checkpoint_with_step(self, runner, step, meta) -> None:
-        super()._save_checkpoint_with_step(runner, step, meta)
+        self.file_backend.waiting += [self.file_backend.join_path(self.out_dir, name) for name in self._left_over]
+        self._saved_step = self._step(runner)
         self._flush()
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        if self._in_validation:
+            self._receipt = Receipt.of_weights(checkpoint['state_dict'])
 
     def _save_best_checkpoint(self, runner, metrics) -> None:
-        super()._save_best_checkpoint(runner, metrics)
+        before = set(self._best())
+        self._in_validation = True
+        try:
+            super()._save_best_checkpoint(runner, metrics)
+        finally:
+            self._in_validation = False
+        if is_main_process():
+            for path in (path for path in self._best() if path not in before and '://' not in path):
+                self._receipt.complete(runner, metrics).write(receipt_path(path))
+
+    def after_val(self, runner) -> None:
+        if not isinstance(runner._train_loop, BaseLoop):
+            return
+        step = self._step(runner)
+        if self._save_due or (self.interval > 0 and self._saved_step == step):
+            self._save_checkpoint_with_step(runner, step, meta=dict(epoch=runner.epoch, iter=runner.iter))
+        self._save_due = False
         self._flush()
+
+    def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
+        if self._in_validation:
+            # mmengine's asks for it before the hooks of lower priority have seen the metrics.
+            self._save_due = True
+            return
+        if self.max_keep_ckpts > 0 and step not in self.keep_ckpt_ids:
+            if len(self.keep_ckpt_ids) == self.max_keep_ckpts and is_main_process():
+                self._remove_step(self.keep_ckpt_ids[0])
+            self.keep_ckpt_ids.append(step)  # a deque: the oldest leaves
+            runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+        name = self.filename_tmpl.format(step)
+        last = self.file_backend.join_path(self.out_dir, name)
+        runner.message_hub.update_info('last_ckpt', last)
+        runner.save_checkpoint(
+            self.out_dir,
+            name,
+            self.file_client_args,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=meta,
+            by_epoch=self.by_epoch,
+            backend_args=self.backend_args,
+            **self.args,
+        )
+        self.last_ckpt, self._saved_step = last, step
+        if is_main_process():
+            with written_whole(Path(runner.work_dir, 'last_checkpoint')) as part:
+                part.write_text(last)
+            self._flush()
+
+    def _remove_step(self, step: int) -> None:
+        path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step))
+        if self.file_backend.isdir(path):
+            self.file_backend.rmtree(path)  # checkpoints saved by deepspeed are folders
+        else:
+            self.file_backend.remove(path)
+
+    def _flush(self) -> None:
+        if not is_main_process():
+            return
+        removed = [
+            path for path in self.file_backend.waiting if osp.basename(path).startswith('best_') and '://' not in path
+        ]
+        self.file_backend.waiting += [str(receipt_path(path)) for path in removed]
+        kept = [self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(i)) for i in self._kept_steps()]
+        best = self._best()
+        self.file_backend.flush(keep={self.last_ckpt, *kept, *best, *(str(receipt_path(path)) for path in best)})
+
+    def _kept_steps(self) -> list[int]:
+        return list(self.keep_ckpt_ids) if self.max_keep_ckpts > 0 else []
+
+    def _best(self) -> list[str]:
+        paths = [getattr(self, 'best_ckpt_path', None), *getattr(self, 'best_ckpt_path_dict', {}).values()]
+        return [path for path in paths if path]
+
+    def _step(self, runner) -> int:
+        return runner.epoch if self.by_epoch else runner.iter
+
+    def _is_own(self, name: Any) -> bool:
+        """Whether this is the name of a file that this hook writes."""
+        if not isinstance(name, str) or name != osp.basename(name):
+            return False
+        pattern = number_pattern(self.filename_tmpl)
+        return re.fullmatch(pattern, name) is not None or re.fullmatch(f'best_.+_{pattern}', name) is not None
+
+    def _take_best_from_own_folder(self, hub) -> None:
+        """Look for the best checkpoint by its name in this training's folder: it may have moved, or be another's."""
+
+        def own(path: Any) -> str | None:
+            name = osp.basename(path) if isinstance(path, str) else None
+            return self.file_backend.join_path(self.out_dir, name) if self._is_own(name) else None
+
+        if getattr(self, 'best_ckpt_path', None) is not None:
+            self.best_ckpt_path = own(self.best_ckpt_path)
+            hub.update_info('best_ckpt', self.best_ckpt_path)
+        for key, path in getattr(self, 'best_ckpt_path_dict', {}).items():
+            if path is not None:
+                self.best_ckpt_path_dict[key] = own(path)
+                hub.update_info(f'best_ckpt_{key}', self.best_ckpt_path_dict[key])
