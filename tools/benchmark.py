@@ -2,15 +2,17 @@
 
 import argparse
 import json
-from pathlib import Path
 
 import torch
 from mmengine.config import DictAction
 
+from mmseg_ext.checkpoints.fit_arguments import add_fit_arguments, fit_from_args
+from mmseg_ext.cli import run_tool
 from mmseg_ext.engine.benchmark import benchmark_models, format_results
 from mmseg_ext.engine.config import load_config
 from mmseg_ext.engine.fast_form import add_form_arguments, form_from_args
 from mmseg_ext.engine.measure import print_table
+from mmseg_ext.files import written_whole
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -21,11 +23,12 @@ def _size(text: str) -> tuple[int, int]:
 def main(argv: list[str] | None = None) -> dict[str, dict]:
     parser = argparse.ArgumentParser(description='Time, memory and arithmetic of prediction and training step')
     parser.add_argument('config', help="config file, or the name of one that mmseg ships: 'mmseg::...'")
-    parser.add_argument('checkpoint', nargs='?', help='file with the trained weights; random ones without it')
+    parser.add_argument('checkpoint', nargs='?', help='trained weights: file, URL or name (default: random)')
     parser.add_argument('--upgrade', action='store_true', help="use our classes in place of mmseg's of the same name")
     parser.add_argument(
         '--against', metavar='CONFIG', help="another config to take turns with; 'mmseg': this one with mmseg's classes"
     )
+    add_fit_arguments(parser)
     add_form_arguments(parser)
     parser.add_argument('--size', type=_size, metavar='HxW', help="of the images (default: the config's crops)")
     parser.add_argument('--images', metavar='DIR', help='images to predict and compare labels on (default: random)')
@@ -52,6 +55,7 @@ def main(argv: list[str] | None = None) -> dict[str, dict]:
         repeats=args.repeats,
         device=args.device,
         images=args.images,
+        **fit_from_args(args),
         **form_from_args(args),
     )
     header, *rows = format_results(results)
@@ -59,9 +63,10 @@ def main(argv: list[str] | None = None) -> dict[str, dict]:
     for name, share in results['label_agreement'].items():
         print(f'labels equal to those of {"the plain form" if name == "plain" else name}: {100 * share:.3f}%')
     if args.out:
-        Path(args.out).write_text(json.dumps(results, indent=2))
+        with written_whole(args.out) as part:
+            part.write_text(json.dumps(results, indent=2))
     return results
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

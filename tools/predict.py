@@ -1,10 +1,11 @@
 """Predict images and videos: python tools/predict.py CONFIG CHECKPOINT INPUT... --out DIR [--outputs side] ..."""
 
 import argparse
-import sys
 
 from mmengine.config import DictAction
 
+from mmseg_ext.checkpoints.fit_arguments import add_fit_arguments, fit_from_args
+from mmseg_ext.cli import run_tool
 from mmseg_ext.engine.config import load_config
 from mmseg_ext.engine.fast_form import add_form_arguments, form_from_args
 from mmseg_ext.engine.switches import add_switch_arguments, switches_from_args
@@ -14,7 +15,7 @@ from mmseg_ext.inference import OUTPUTS, predict_files
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description='Predict images, folders, globs and videos; write pictures and labels')
     parser.add_argument('config', help="config file, or the name of one that mmseg ships: 'mmseg::...'")
-    parser.add_argument('checkpoint', help='file with the trained weights')
+    parser.add_argument('checkpoint', help='file, URL or name of the trained weights')
     parser.add_argument('inputs', nargs='+', metavar='INPUT', help="image, folder, video, or a glob: 'a/**/*.jpg'")
     parser.add_argument('--out', metavar='DIR', required=True, help='folder for the results')
     parser.add_argument(
@@ -28,6 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     add_switch_arguments(parser)
     parser.add_argument('--upgrade', action='store_true', help="use our classes in place of mmseg's of the same name")
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='config values to replace: key=value ...')
+    add_fit_arguments(parser)
     add_form_arguments(parser)
     args = parser.parse_args(argv)
     failed = predict_files(
@@ -42,9 +44,10 @@ def main(argv: list[str] | None = None) -> int:
         device=args.device,
         form=form_from_args(args),
         **switches_from_args(args),
+        **fit_from_args(args),
     )
     return 1 if failed else 0
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    run_tool(main)

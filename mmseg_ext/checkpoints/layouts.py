@@ -200,11 +200,22 @@ def tensors_of(checkpoint: Any, name: str = 'checkpoint') -> dict[str, Tensor]:
     for entry in ('state_dict', 'model'):
         if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(entry), Mapping):
             checkpoint = checkpoint[entry]
+    if isinstance(checkpoint, Mapping) and 'state_dict' in checkpoint:
+        kind = type(checkpoint['state_dict']).__name__
+        raise ValueError(
+            f'{name} holds no weights by name: its state_dict is a {kind}, where weights by name should be'
+        )
     items = checkpoint.items() if isinstance(checkpoint, Mapping) else ()
     tensors = {key: value for key, value in items if isinstance(value, Tensor)}
     if not tensors:
         content = sorted(map(str, checkpoint)) if isinstance(checkpoint, Mapping) else type(checkpoint).__name__
-        raise ValueError(f'{name} holds no weights by name, neither directly nor as state_dict or model: {content}')
+        raise ValueError(
+            f'{name} holds no weights by name, neither directly nor as state_dict or model; it holds '
+            + (f'{content}' if content else 'nothing')
+        )
+    numbered = next((key for key in tensors if not isinstance(key, str)), None)
+    if numbered is not None:
+        raise ValueError(f'{name} holds no weights by name: one of its keys is {numbered!r}, no name of a layer')
     if all(key.startswith('module.') for key in tensors):
         return {key.removeprefix('module.'): value for key, value in tensors.items()}
     return tensors

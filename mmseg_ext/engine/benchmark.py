@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,15 @@ from typing import Any
 import mmcv
 import torch
 from mmengine.config import Config
-from mmengine.model.utils import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import DefaultScope
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from mmseg_ext.checkpoints import load_file
-from mmseg_ext.checkpoints.layouts import tensors_of
+from mmseg_ext.checkpoints import load_checkpoint, safe_loading, tensors_of
+from mmseg_ext.checkpoints.building import build_model
+from mmseg_ext.checkpoints.coverage import load_weights
 
 from .channels_last import to_channels_last
 from .fast_form import fast_form
@@ -42,6 +42,8 @@ def benchmark_models(
     repeats: int = 10,
     device: str = 'cpu',
     images: str | None = None,
+    allow_missing: Sequence[str] = (),
+    allow_unexpected: Sequence[str] = (),
     **form: Any,
 ) -> dict[str, dict]:
     """Measure prediction and training of a config's model, and of another one beside it, taking turns.
@@ -51,14 +53,16 @@ def benchmark_models(
 
     Args:
         cfg: the config; ``form`` applies to it.
-        checkpoint: its weights; None for random ones. The other model gets the same weights where its keys and shapes
-            are equal.
+        checkpoint: its weights, a path or an address; None for random ones. The other model gets the same weights
+            where its keys and shapes are equal.
         against: another config, run in its plain form.
         size: height and width of the images; None: of the config's crops.
         batch: images at once; a training step has two at least.
         repeats: rounds that count.
         device: where to run.
         images: a folder of images to predict and to compare labels on, resized to ``size``.
+        allow_missing, allow_unexpected: prefixes of keys that may miss in the checkpoint or in the model, see
+            :func:`mmseg_ext.checkpoints.coverage.load_weights`.
         form: arguments of :func:`.fast_form.fast_form`; a training step knows ``precision`` and ``channels_last``.
 
     Returns:
@@ -68,15 +72,18 @@ def benchmark_models(
         labels with those of its plain form in float32 (``'plain'``) and of the other model.
 
     Raises:
-        ValueError: a model can't be built from its config, or the fast form has other labels than the plain one.
-        FileNotFoundError: there are no images in the folder.
+        ValueError: a model can't be built from its config, the checkpoint doesn't fit it, or the fast form has other
+            labels than the plain one.
+        FileNotFoundError: there is no such checkpoint, or there are no images in the folder.
     """
     warnings.simplefilter('ignore')
     device = torch.device(device)
     size = size or _crop_size(cfg)
+    if checkpoint is not None:
+        weights = tensors_of(load_checkpoint(checkpoint), f'checkpoint {checkpoint}')
     plain = _build(cfg, 'the model', size).to(device)
     if checkpoint is not None:
-        plain.load_state_dict(tensors_of(load_file(checkpoint), str(checkpoint)), strict=True)
+        load_weights(plain, weights, str(checkpoint), allow_missing=allow_missing, allow_unexpected=allow_unexpected)
     models, steps = {}, {}
     # A global pool in front of batch normalisation needs two images.
     step_batch = max(2, batch)
@@ -154,15 +161,14 @@ def _build(cfg: Config, name: str, size: tuple[int, int]) -> nn.Module:
     if model_cfg.get('data_preprocessor', {}).get('size') is not None:
         model_cfg.data_preprocessor.size = size  # what training pads to
     try:
-        with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmseg'):
-            model = MODELS.build(model_cfg)
+        model = build_model(model_cfg, cfg.get('default_scope'))
     except (TypeError, KeyError) as error:
         raise ValueError(
             f"{name}: {cfg.get('default_scope')}'s classes can't be built from the config {cfg.filename} ({error}). "
             "mmseg's know neither output_stride nor channels that are left out; compare with a config that mmseg ships"
         ) from error
-    model = revert_sync_batchnorm(model)
-    model.init_weights()
+    with safe_loading():
+        model.init_weights()
     return model
 
 

@@ -9,19 +9,17 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.model.utils import revert_sync_batchnorm
-from mmengine.registry import DATASETS, MODELS, DefaultScope
-from torch import nn
+from mmengine.registry import DATASETS, DefaultScope
 
-from mmseg_ext.checkpoints import load_checkpoint, safe_loading, tensors_of
+from mmseg_ext.checkpoints import load_checkpoint, tensors_of
+from mmseg_ext.checkpoints.building import build_model
+from mmseg_ext.checkpoints.coverage import load_weights
 from mmseg_ext.datasets.config_check import leaf_configs
 from mmseg_ext.engine.fast_form import fast_form, unwrapped
 from mmseg_ext.engine.switches import set_output_stride, use_crf, use_tta
 
 from .reading import Item, Reader
 from .sources import Source, find_sources
-
-_SHOWN = 5  # weights that an error names
 
 
 class Prediction(NamedTuple):
@@ -49,6 +47,8 @@ class Predictor:
         output_stride: change the network's to this one, atrous rates with it.
         keep_rates: leave the atrous rates as they are all the same.
         form: arguments of :func:`mmseg_ext.engine.fast_form.fast_form`; None: the plain form.
+        allow_missing, allow_unexpected: prefixes of keys that may miss in the checkpoint or in the network, see
+            :func:`mmseg_ext.checkpoints.coverage.load_weights`.
 
     Attributes:
         classes, palette: names and colours (RGB in 0..255): the checkpoint's, else those of the config's test data set,
@@ -56,8 +56,8 @@ class Predictor:
 
     Raises:
         FileNotFoundError: the checkpoint does not exist.
-        ValueError: weights are missing, or have other shapes than the network's, as with another class count; the
-            device is not there; ``tta``, ``crf``, ``output_stride`` or ``form`` can't be had.
+        ValueError: the checkpoint doesn't fit the network, as with another class count; the device is not there;
+            ``tta``, ``crf``, ``output_stride`` or ``form`` can't be had.
     """
 
     def __init__(
@@ -71,30 +71,38 @@ class Predictor:
         output_stride: int | None = None,
         keep_rates: bool = False,
         form: dict[str, Any] | None = None,
+        allow_missing: Sequence[str] = (),
+        allow_unexpected: Sequence[str] = (),
     ):
         device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
         if device.startswith('cuda') and not torch.cuda.is_available():
             raise ValueError(f"device={device!r}: torch finds no GPU here; use 'cpu'")
         cfg = copy.deepcopy(cfg)
-        # They take part in training alone.
-        cfg.model.pop('auxiliary_head', None)
         _, dataset = next(leaf_configs(cfg.test_dataloader.dataset, 'test_dataloader.dataset'))
         content = load_checkpoint(checkpoint)
-        with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmseg'), safe_loading():
+        weights = tensors_of(content, f'checkpoint {checkpoint}')
+        # They take part in training alone.
+        cfg.model.pop('auxiliary_head', None)
+        weights = {key: value for key, value in weights.items() if not key.startswith('auxiliary_head.')}
+        scope = cfg.get('default_scope') or 'mmseg'
+        with DefaultScope.overwrite_default_scope(scope):
             if crf:
                 use_crf(cfg)
             if tta:
                 use_tta(cfg)
             self._reader = Reader(cfg.tta_pipeline if tta else dataset.pipeline)
-            self.model = revert_sync_batchnorm(MODELS.build(cfg.model)).to(device).eval()
             with DATASETS.switch_scope_and_registry(dataset.get('_scope_')) as registry:
                 metainfo = registry.get(dataset.type)._load_metainfo(dataset.get('metainfo'))
+        self.model = build_model(cfg.model, scope).to(device).eval()
         segmentor = unwrapped(self.model)
-        _load_weights(segmentor, tensors_of(content, str(checkpoint)), str(checkpoint))
+        load_weights(
+            segmentor, weights, str(checkpoint), allow_missing=allow_missing, allow_unexpected=allow_unexpected
+        )
         if output_stride is not None:
             set_output_stride(segmentor, output_stride, keep_rates)
         fast_form(segmentor, **(form or {}))
-        meta = content.get('meta') or {}
+        meta = content.get('meta')
+        meta = meta if isinstance(meta, dict) else {}
         known = [meta.get('dataset_meta'), dict(classes=meta.get('CLASSES'), palette=meta.get('PALETTE')), metainfo]
         self.classes, self.palette = _classes_and_palette(known, segmentor.num_classes)
 
@@ -156,24 +164,6 @@ def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 def _shapes(item: Item) -> list[torch.Size]:
     inputs = item.data['inputs']
     return [x.shape for x in (inputs if isinstance(inputs, list) else [inputs])]  # augmentations come as a list
-
-
-def _load_weights(model: nn.Module, weights: dict[str, torch.Tensor], name: str) -> None:
-    own = model.state_dict()
-    problems = [
-        f'{key} is {tuple(weights[key].shape)} there and {tuple(value.shape)} in the network'
-        for key, value in own.items()
-        if key in weights and weights[key].shape != value.shape
-    ]
-    # Before torch 0.4.1 normalisation did not count its batches.
-    problems += [f'{key} is missing' for key in own if key not in weights and not key.endswith('num_batches_tracked')]
-    if problems:
-        more = f'; and {len(problems) - _SHOWN} more' if len(problems) > _SHOWN else ''
-        raise ValueError(
-            f'checkpoint {name} does not fit the config: {"; ".join(problems[:_SHOWN])}{more}. Use the config that it '
-            'was trained with, or correct num_classes and the like by --cfg-options'
-        )
-    model.load_state_dict({key: value for key, value in weights.items() if key in own}, strict=False)
 
 
 def _classes_and_palette(known: Sequence[dict | None], num_classes: int) -> tuple[list[str], list[list[int]]]:

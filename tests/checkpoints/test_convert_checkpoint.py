@@ -1,7 +1,5 @@
 """``tools/convert_checkpoint.py``: what it writes and says."""
 
-import runpy
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,8 +12,8 @@ from mmseg_ext.models.backbones import ResNetV1c
 from tests.reference.foreign_networks import DeepLab, SemsegPSPNet
 from tests.reference.malicious import save_malicious
 from tests.reference.weights import randomise
+from tests.tools.conftest import load_tool
 
-TOOL = Path(__file__).parents[2] / 'tools' / 'convert_checkpoint.py'
 CONFIG = """
 default_scope = '{scope}'
 norm_cfg = dict(type='SyncBN', requires_grad=True)
@@ -30,9 +28,8 @@ model = dict(
 """
 
 
-def run(monkeypatch, capsys, *arguments) -> str:
-    monkeypatch.setattr(sys, 'argv', [str(TOOL), *map(str, arguments)])
-    runpy.run_path(str(TOOL), run_name='__main__')
+def run(capsys, *arguments) -> str:
+    load_tool('convert_checkpoint').main([*map(str, arguments)])
     return capsys.readouterr().out
 
 
@@ -44,10 +41,10 @@ def semseg(tmp_path) -> Path:
 
 
 @pytest.mark.parametrize('scope', ['mmseg', 'mmseg_ext'])
-def test_a_pspnet_of_semseg_becomes_a_checkpoint_for_a_config(semseg, tmp_path, monkeypatch, capsys, scope):
+def test_a_pspnet_of_semseg_becomes_a_checkpoint_for_a_config(semseg, tmp_path, capsys, scope):
     config = tmp_path / 'config.py'
     config.write_text(CONFIG.format(scope=scope, classes=5))
-    out = run(monkeypatch, capsys, semseg, tmp_path / 'new' / 'psp.pth', '--config', config)
+    out = run(capsys, semseg, tmp_path / 'new' / 'psp.pth', '--config', config)
     weights = load_file(tmp_path / 'new' / 'psp.pth')
     assert weights.keys() == {'meta', 'state_dict'}
     assert weights['meta']['layout'] == 'hszhao/semseg PSPNet, backbone: mmseg ResNet V1c or V1d'
@@ -59,13 +56,12 @@ def test_a_pspnet_of_semseg_becomes_a_checkpoint_for_a_config(semseg, tmp_path, 
     assert list((tmp_path / 'new').iterdir()) == [tmp_path / 'new' / 'psp.pth']
 
 
-def test_a_config_that_does_not_fit_is_an_error(semseg, tmp_path, monkeypatch, capsys):
+def test_a_config_that_does_not_fit_is_an_error(semseg, tmp_path, capsys):
     config = tmp_path / 'config.py'
     config.write_text(CONFIG.format(scope='mmseg', classes=7))
     with pytest.raises(ValueError, match=r'auxiliary_head\.conv_seg\.weight: \(5, 12, 1, 1\) in the file'):
-        run(monkeypatch, capsys, semseg, tmp_path / 'psp.pth', '--config', config)
+        run(capsys, semseg, tmp_path / 'psp.pth', '--config', config)
     out = run(
-        monkeypatch,
         capsys,
         semseg,
         tmp_path / 'p.pth',
@@ -77,10 +73,10 @@ def test_a_config_that_does_not_fit_is_an_error(semseg, tmp_path, monkeypatch, c
     assert '2 mismatched (auxiliary_head.conv_seg.weight, auxiliary_head.conv_seg.bias)' in out
 
 
-def test_what_is_left_out_of_jfzhang95s_deeplab_is_named(tmp_path, monkeypatch, capsys):
+def test_what_is_left_out_of_jfzhang95s_deeplab_is_named(tmp_path, capsys):
     network = DeepLab()
     torch.save(dict(epoch=1, state_dict=network.state_dict(), best_pred=0.5), tmp_path / 'model_best.pth.tar')
-    out = run(monkeypatch, capsys, tmp_path / 'model_best.pth.tar', tmp_path / 'r50.pth')
+    out = run(capsys, tmp_path / 'model_best.pth.tar', tmp_path / 'r50.pth')
     weights = load_file(tmp_path / 'r50.pth')['state_dict']
     assert {key.split('.')[0] for key in weights} == {'backbone'}
     assert f'converted: {len(weights)}\n' in out
@@ -90,22 +86,22 @@ def test_what_is_left_out_of_jfzhang95s_deeplab_is_named(tmp_path, monkeypatch, 
     assert 'multi_grid=(2, 4, 8)' in out
 
 
-def test_mmengine_loads_the_result_strictly(tmp_path, monkeypatch, capsys):
+def test_mmengine_loads_the_result_strictly(tmp_path, capsys):
     source = randomise(ResNetV1c(depth=18, base_channels=4, stem_channels=4))
     state_dict = dict(source.state_dict(), **{'fc.weight': torch.ones(2, 2)})
     torch.save(state_dict, tmp_path / 'w.pth')
-    assert 'left out: 1 (fc.weight)' in run(monkeypatch, capsys, tmp_path / 'w.pth', tmp_path / 'n.pth')
+    assert 'left out: 1 (fc.weight)' in run(capsys, tmp_path / 'w.pth', tmp_path / 'n.pth')
     network = ResNetV1c(depth=18, base_channels=4, stem_channels=4)
     load_checkpoint(network, str(tmp_path / 'n.pth'), strict=True)
     assert torch.equal(network.layer4[1].conv2.weight, source.layer4[1].conv2.weight)
 
 
-def test_a_malicious_or_unknown_source_writes_nothing(tmp_path, monkeypatch, capsys):
+def test_a_malicious_or_unknown_source_writes_nothing(tmp_path, capsys):
     malicious = save_malicious(tmp_path / 'malicious.pth', tmp_path / 'trace')
     with pytest.raises(UnsafeCheckpointError):
-        run(monkeypatch, capsys, malicious, tmp_path / 'new.pth')
+        run(capsys, malicious, tmp_path / 'new.pth')
     torch.save(nn.Linear(2, 2).state_dict(), tmp_path / 'linear.pth')
     with pytest.raises(ValueError, match='unknown key layout'):
-        run(monkeypatch, capsys, tmp_path / 'linear.pth', tmp_path / 'new.pth')
+        run(capsys, tmp_path / 'linear.pth', tmp_path / 'new.pth')
     assert not (tmp_path / 'trace').exists()
     assert not (tmp_path / 'new.pth').exists()

@@ -77,8 +77,8 @@ def test_missing_weights_are_an_error_with_keys_layout_and_remedy_and_change_not
     backbone = ResNetV1c(**SMALL)
     before = {key: value.clone() for key, value in backbone.state_dict().items()}
     message = (
-        r'w\.pth does not hold all weights of ResNetV1c: 15 are missing \(stem\.0\.weight, stem\.1\.weight, '
-        r"stem\.1\.bias, \.\.\.\), \d+ were found\. Its layout: torchvision.*allow_missing=\['stem\.'\]"
+        r'w\.pth does not fit ResNetV1c: 15 missing \(stem\.0\.weight, stem\.1\.weight, '
+        r"stem\.1\.bias, \.\.\.\), \d+ fit\. Its layout: torchvision.*allow_missing=\['stem\.'\]"
     )
     with pytest.raises(ValueError, match=message):
         load_pretrained(backbone, tmp_path / 'w.pth')
@@ -124,7 +124,7 @@ def test_a_bare_backbone_fits_the_backbone_of_a_segmentor(weights):
     model = nn.Module()
     model.backbone = ResNetV1c(**SMALL)
     model.decode_head = nn.Conv2d(1, 1, 1)
-    with pytest.raises(ValueError, match=r"2 are missing.*allow_missing=\['decode_head\.'\]"):
+    with pytest.raises(ValueError, match=r"2 missing.*allow_missing=\['decode_head\.'\]"):
         load_pretrained(model, weights)
     load_pretrained(model, weights, allow_missing=['decode_head.'])
     assert equal(model.backbone, weights)
@@ -210,7 +210,7 @@ def test_the_backbone_in_mmsegs_segmentor_is_initialised_by_us(weights):
     model.init_weights()
     assert equal(model.backbone, weights)
     model = segmentor(dict(type='mmseg_ext.ResNet', init_cfg=pretrained(weights), **SMALL))
-    with pytest.raises(ValueError, match='not hold all weights of ResNet: 5 are missing'):
+    with pytest.raises(ValueError, match='not fit ResNet: 5 missing'):
         model.init_weights()
 
 
