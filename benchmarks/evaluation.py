@@ -13,11 +13,10 @@ import warnings
 
 import torch
 from mmengine.config import Config
-from mmengine.runner import Runner
 
-from mmseg_ext.checkpoints import install_safe_loading
 from mmseg_ext.engine.config import load_config
 from mmseg_ext.engine.measure import peak_memory, print_table, time_alternating
+from mmseg_ext.engine.runner import build_runner
 
 CONFIG = 'configs/psp_r18v1c_camvid.py'
 
@@ -46,13 +45,12 @@ def main() -> None:
     args = parser.parse_args()
     warnings.simplefilter('ignore')
     torch.set_num_threads(args.threads)
-    install_safe_loading()
     runs, results = {}, {}
     with tempfile.TemporaryDirectory() as work_dir:
         for side, cfg in configs(args.data).items():
             cfg.update(work_dir=work_dir, load_from=args.checkpoint, log_level='ERROR', experiment_name=side)
             cfg.custom_hooks = []
-            runner = Runner.from_cfg(cfg)
+            runner = build_runner(cfg)
             results[side] = runner.test()
             runs[side] = runner.test_loop.run
         device = torch.device('cpu')

@@ -14,14 +14,12 @@ from functools import partial
 
 import torch
 from mmcv.cnn import ConvModule
-from mmengine.config import ConfigDict
-from mmengine.model.utils import revert_sync_batchnorm
-from mmengine.registry import MODELS, DefaultScope
 from mmseg.models import decode_heads as mmseg_heads
 from mmseg.models.utils import resize
 from torch import Tensor, nn
 
 from benchmarks.options import parser
+from mmseg_ext.checkpoints.building import build_model
 from mmseg_ext.engine.config import load_config
 from mmseg_ext.engine.measure import count_multiply_adds, peak_memory, print_table, time_alternating
 from mmseg_ext.models import decode_heads
@@ -83,8 +81,7 @@ def model(config: str, options) -> Sides:
     for upgrade in (True, False):
         cfg = load_config(f'mmseg::{config}', {'model.pretrained': None}, upgrade=upgrade)
         cfg.model.decode_head.dropout_ratio = 0
-        with DefaultScope.overwrite_default_scope(cfg.default_scope):
-            sides.append(Logits(revert_sync_batchnorm(MODELS.build(ConfigDict(cfg.model)))))
+        sides.append(Logits(build_model(cfg.model, cfg.default_scope)))
     return *sides, [torch.randn(options.batch, 3, options.size, options.size)]
 
 

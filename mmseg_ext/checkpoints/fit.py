@@ -69,9 +69,9 @@ def compare(
     own = {key: value for key, value in module.state_dict().items() if isinstance(value, Tensor)}
     missing, unexpected, mismatched = _differences(own, weights)
     if (missing or unexpected or mismatched) and has_load_hooks(module):
-        weights, missed = run_load_hooks(module, weights)
+        weights, disputed = run_load_hooks(module, weights)
         missing, unexpected, mismatched = _differences(own, weights)
-        missing = [key for key in missing if key in missed]
+        missing, unexpected = ([key for key in keys if key in disputed] for keys in (missing, unexpected))
 
     reset = []
     if reset_head:

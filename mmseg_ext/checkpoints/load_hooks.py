@@ -19,15 +19,18 @@ def has_load_hooks(module: nn.Module) -> bool:
 
 
 def run_load_hooks(module: nn.Module, weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], set[str]]:
-    """Give ``weights`` to a copy of ``module``; return what its parts make of them, and the keys that they missed."""
-    weights, missing = dict(weights), []
+    """Give ``weights`` to a copy of ``module``; return what its parts make of them, and the keys they complain of.
+
+    The latter are keys of either side that the other one doesn't have.
+    """
+    weights, missing, unexpected = dict(weights), [], []
 
     def load(part: nn.Module, prefix: str) -> None:
         # All parts see all weights: mmcv's deformable convolutions have had keys that don't begin with their name.
-        part._load_from_state_dict(weights, prefix, {}, False, missing, [], [])
+        part._load_from_state_dict(weights, prefix, {}, True, missing, unexpected, [])
         for name, child in part._modules.items():
             if child is not None:
                 load(child, f'{prefix}{name}.')
 
     load(copy.deepcopy(module), '')
-    return weights, set(missing)
+    return weights, {*missing, *unexpected}

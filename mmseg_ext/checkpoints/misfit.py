@@ -19,9 +19,9 @@ def describe_misfit(module: nn.Module, name: str, fit: Fit, remedy: str) -> str:
         if key in refused
     ]
     unexpected = [key for key in coverage.unexpected if key in refused]
-    kinds = ((missing, 'missing'), (other, 'of another shape or type'), (unexpected, 'too many'))
-    counts = [f'{len(keys)} {kind} ({first(keys)})' for keys, kind in kinds if keys] or ['nothing would be loaded']
-    what = f'{", ".join(counts)}, {len(coverage.loaded)} fit'
+    kinds = ((missing, 'missing'), (other, 'of another shape or type'), (unexpected, 'unexpected'))
+    counts = [f'{len(keys)} {kind} ({first(keys)})' for keys, kind in kinds if keys]
+    what = f'{", ".join(counts)}, {len(coverage.loaded)} fit' if counts else 'it has none of its weights'
     return f'checkpoint {name} does not fit {type(module).__name__}: {what}. {remedy}'
 
 
@@ -31,21 +31,33 @@ def remedy_for_model(module: nn.Module, weights: Mapping[str, Tensor], name: str
     if classes is not None:
         there, here = classes
         return (
-            f'It was trained for {there} classes, the model has {here}: to train these, begin with --load-from and '
-            f'--reset-head (reset_head=True in the config), which leave its classifier out; to use it, set '
+            f'It was trained for {there} classes, the model has {here}: to fine-tune it, train with --load-from {name} '
+            '--reset-head (reset_head=True in the config), which leaves out its classifiers; to use it as it is, set '
             f'num_classes={there} in the heads'
         )
-    own, refused = list(module.state_dict()), {key.split('.')[0] for key in fit.refused}
-    foreign = [part for part in refused if 2 * _count(fit.coverage.loaded, part) < _count(own, part)]
-    if not fit.found or {key.split('.')[0] for key in own} == set(foreign):
+    if any(isinstance(there, str) for there, _ in fit.coverage.mismatched.values()):
+        return 'Weights have to be floating-point numbers: take the checkpoint from before it was quantized or packed'
+    own = list(module.state_dict())
+    parts = {key.split('.')[0] for key in own}
+    absent = {part for part in parts if not _count(weights, part)}
+    foreign = {part for part in parts if part in absent or _differs_throughout(part, own, fit)}
+    if not fit.found or foreign == parts or ('backbone' in foreign and len(foreign) > 1):
         return _other_architecture(module, weights, name)
-    text = f'Its {" and ".join(sorted(foreign))} differ{"s" * (len(foreign) == 1)} as a whole. ' if foreign else ''
-    missing, unexpected = prefixes(fit)
-    flags = [f'--allow-missing {" ".join(missing)}'] if missing else []
-    flags += [f'--allow-unexpected {" ".join(unexpected)}'] if unexpected else []
-    return (
-        f'{text}Use the config that it was trained with, or if this is meant, say so: {" ".join(flags)}'
-        f' (in a config: {as_options(fit)})'
+    texts = [f'It has no {part}' if part in absent else f'Its {part} is another one' for part in sorted(foreign)]
+    texts.append('Use the config that it was trained with')
+    if not foreign - absent or 'backbone' not in foreign:
+        missing, unexpected = prefixes(fit)
+        flags = [f'--allow-missing {" ".join(missing)}'] if missing else []
+        flags += [f'--allow-unexpected {" ".join(unexpected)}'] if unexpected else []
+        texts[-1] += f', or if this is meant, say so: {" ".join(flags)} (in a config: {as_options(fit)})'
+    return '. '.join(texts)
+
+
+def _differs_throughout(part: str, own: list[str], fit: Fit) -> bool:
+    """Whether a part of the model has differences in several places, or hardly anything else."""
+    refused = [key for key in fit.refused if key.split('.')[0] == part]
+    return bool(refused) and (
+        2 * _count(fit.coverage.loaded, part) < _count(own, part) or _common(refused) == [f'{part}.']
     )
 
 
@@ -65,7 +77,8 @@ def _other_architecture(module: nn.Module, weights: Mapping[str, Tensor], name: 
     try:
         converted = convert(weights)
     except ValueError as error:
-        return f'It is of another architecture: {error}. {use_config}'
+        reason = str(error).split('; known are')[0]
+        return f'It is of another architecture: {reason}. {use_config}'
     is_backbone = not any(key.startswith(BACKBONE) for key in converted.state_dict)
     if is_backbone and any(child == 'backbone' for child, _ in module.named_children()):
         return (
