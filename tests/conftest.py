@@ -5,9 +5,12 @@ import torch
 from mmengine.registry import DefaultScope
 
 import mmseg_ext  # noqa: F401
+from benchmarks.quick_config_text import format_texts_once
 
 # Tests run in one process a core (pytest-xdist), on nets too small to share.
 torch.set_num_threads(1)
+
+format_texts_once()
 
 
 @pytest.fixture(autouse=True)

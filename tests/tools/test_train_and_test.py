@@ -89,7 +89,7 @@ def test_resume_without_a_checkpoint_starts_from_the_beginning(options, tmp_path
 
 
 def test_resume_from_a_missing_path_is_an_error_that_names_it(options, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r'--resume .*gone\.pth: there is no such checkpoint'):
+    with pytest.raises(FileNotFoundError, match=r'gone\.pth does not exist'):
         load_tool('train').main([CONFIG, '--work-dir', str(tmp_path), '--resume', str(tmp_path / 'gone.pth'), *options])
 
 
@@ -264,7 +264,7 @@ def test_missing_config_and_missing_checkpoint_are_named(options, tmp_path):
 
 
 def test_training_stops_before_it_saves_weights_that_are_nan(options, tmp_path):
-    with pytest.raises(FloatingPointError, match=r'nan at iteration 2, .*Try a learning rate below \{.*e\+29'):
+    with pytest.raises(FloatingPointError, match=r'nan at iteration 2; .*Try a learning rate below \{.*e\+29'):
         load_tool('train').main(
             [CONFIG, '--work-dir', str(tmp_path), *options, 'optim_wrapper.optimizer.lr=1e30', 'train_cfg.max_iters=2']
         )
