@@ -40,25 +40,26 @@ def remedy_for_model(module: nn.Module, weights: Mapping[str, Tensor], name: str
     own = list(module.state_dict())
     parts = {key.split('.')[0] for key in own}
     absent = {part for part in parts if not _count(weights, part)}
-    foreign = {part for part in parts if part in absent or _differs_throughout(part, own, fit)}
-    if not fit.found or foreign == parts or ('backbone' in foreign and len(foreign) > 1):
+    other = {part for part in parts - absent if _differs_throughout(part, own, fit)}
+    if not fit.found or 'backbone' in absent | other or absent | other == parts:
         return _other_architecture(module, weights, name)
-    texts = [f'It has no {part}' if part in absent else f'Its {part} is another one' for part in sorted(foreign)]
-    texts.append('Use the config that it was trained with')
-    if not foreign - absent or 'backbone' not in foreign:
-        missing, unexpected = prefixes(fit)
-        flags = [f'--allow-missing {" ".join(missing)}'] if missing else []
-        flags += [f'--allow-unexpected {" ".join(unexpected)}'] if unexpected else []
-        texts[-1] += f', or if this is meant, say so: {" ".join(flags)} (in a config: {as_options(fit)})'
-    return '. '.join(texts)
+    texts = [f'It has no {part}. ' for part in sorted(absent)] + [
+        f'Its {part} is another one. ' for part in sorted(other)
+    ]
+    missing, unexpected = prefixes(fit)
+    flags = [f'--allow-missing {" ".join(missing)}'] if missing else []
+    flags += [f'--allow-unexpected {" ".join(unexpected)}'] if unexpected else []
+    return (
+        f'{"".join(texts)}Use the config that it was trained with, or if this is meant, say so: {" ".join(flags)} '
+        f'(in a config: {as_options(fit)})'
+    )
 
 
 def _differs_throughout(part: str, own: list[str], fit: Fit) -> bool:
-    """Whether a part of the model has differences in several places, or hardly anything else."""
-    refused = [key for key in fit.refused if key.split('.')[0] == part]
-    return bool(refused) and (
-        2 * _count(fit.coverage.loaded, part) < _count(own, part) or _common(refused) == [f'{part}.']
-    )
+    """Whether hardly anything of a part of the model fits, or much of it, and all over, does not."""
+    size, refused = _count(own, part), [key for key in fit.refused if key.split('.')[0] == part]
+    is_wide = _common(refused) == [f'{part}.'] and 4 * len(refused) > size
+    return bool(refused) and (2 * _count(fit.coverage.loaded, part) < size or is_wide)
 
 
 def _class_counts(fit: Fit) -> tuple[int, int] | None:

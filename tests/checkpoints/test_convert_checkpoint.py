@@ -61,6 +61,7 @@ def test_a_config_that_does_not_fit_is_an_error(semseg, tmp_path, capsys):
     config.write_text(CONFIG.format(scope='mmseg', classes=7))
     with pytest.raises(ValueError, match=r'auxiliary_head\.conv_seg\.weight: \(5, 12, 1, 1\) in the file'):
         run(capsys, semseg, tmp_path / 'psp.pth', '--config', config)
+    assert not (tmp_path / 'psp.pth').exists()
     out = run(
         capsys,
         semseg,

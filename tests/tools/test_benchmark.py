@@ -1,9 +1,12 @@
 import json
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
-from mmengine.registry import MODELS, DefaultScope
 
+from mmseg_ext.checkpoints.building import build_model
 from mmseg_ext.engine.config import load_config
 from mmseg_ext.models.segmentors import EncoderDecoder
 
@@ -40,17 +43,56 @@ def test_ours_and_mmsegs_are_measured_side_by_side_with_equal_labels(tmp_path, c
     assert 'labels equal to those of against' in table
 
 
-def test_a_checkpoint_is_measured_and_another_model_beside_it(tmp_path):
+@pytest.fixture
+def weights() -> dict[str, torch.Tensor]:
     cfg = load_config(CONFIG, {'model.backbone.init_cfg': None})
-    with DefaultScope.overwrite_default_scope('mmseg_ext'):
-        model = MODELS.build(cfg.model)
+    model = build_model(cfg.model, 'mmseg_ext')
     assert isinstance(model, EncoderDecoder)
-    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'x.pth')
+    return model.state_dict()
+
+
+def test_a_checkpoint_is_measured_and_another_model_beside_it(weights, tmp_path):
+    torch.save(dict(state_dict=weights), tmp_path / 'x.pth')
     against = str(ROOT / 'configs/deeplabv3_r18v1c_cityscapes.py')
     arguments = [CONFIG, str(tmp_path / 'x.pth'), '--against', against, '--precision', 'bf16', *SMALL]
     results = load_tool('benchmark').main(arguments)
     assert set(results['label_agreement']) == {'plain'}
     assert results['against']['parameters'] != results['model']['parameters']
+
+
+def test_a_checkpoint_at_an_address_is_measured_in_both_models(weights, tmp_path, monkeypatch):
+    torch.save(dict(state_dict=weights), tmp_path / 'x.pth')
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            url = f'http://127.0.0.1:{server.server_port}/x.pth'
+            results = load_tool('benchmark').main([CONFIG, url, '--against', CONFIG, *SMALL])
+            with pytest.raises(ValueError, match=rf'checkpoint {url} does not fit .*trained for 19 classes'):
+                load_tool('benchmark').main([str(ROOT / 'configs/psp_r18v1c_camvid.py'), url, *SMALL])
+        finally:
+            server.shutdown()
+            thread.join()
+    assert results['label_agreement'] == {'plain': 1, 'against': 1}
+
+
+def test_what_may_miss_in_a_checkpoint_is_said_by_switches(weights, tmp_path):
+    changed = {key: value for key, value in weights.items() if not key.startswith('auxiliary_head.')}
+    changed['backbone.extra'] = torch.ones(1)
+    torch.save(dict(state_dict=changed), tmp_path / 'x.pth')
+    arguments = [CONFIG, str(tmp_path / 'x.pth'), *SMALL]
+    with pytest.raises(ValueError, match=r'1 unexpected \(backbone\.extra\).*--allow-missing auxiliary_head\. --allow'):
+        load_tool('benchmark').main(arguments)
+    switches = ['--allow-missing', 'auxiliary_head.', '--allow-unexpected', 'backbone.extra']
+    load_tool('benchmark').main([*arguments, *switches])
+
+
+def test_a_missing_checkpoint_is_an_error_before_a_model_is_built(tmp_path):
+    arguments = [CONFIG, str(tmp_path / 'gone.pth'), *SMALL, '--cfg-options', 'model.type=NoSuchSegmentor']
+    with pytest.raises(FileNotFoundError, match=r'gone\.pth'):
+        load_tool('benchmark').main(arguments)
 
 
 def test_a_model_with_other_classes_keeps_its_own_weights_and_its_labels_are_not_compared():

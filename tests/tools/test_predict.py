@@ -170,6 +170,28 @@ def test_a_checkpoint_that_is_missing_or_does_not_fit_is_named(checkpoint, optio
     torch.save({key: value for key, value in weights.items() if 'layer1.0.conv1' not in key}, tmp_path / 'part.pth')
     with pytest.raises(ValueError, match=r'1 missing \(backbone\.layer1\.0\.conv1\.weight\)'):
         Predictor(config(options), tmp_path / 'part.pth')
+    torch.save(dict(weights, **{'backbone.layer1.2.x': torch.ones(1)}), tmp_path / 'more.pth')
+    with pytest.raises(ValueError, match=r'1 unexpected \(backbone\.layer1\.2\.x\)'):
+        Predictor(config(options), tmp_path / 'more.pth')
+
+
+def test_what_may_miss_in_a_checkpoint_is_said_by_switches(options, checkpoint, val, tmp_path):
+    weights = load_file(checkpoint)['state_dict']
+    weights['backbone.extra'] = weights.pop('backbone.layer1.0.conv1.weight')
+    torch.save(weights, tmp_path / 'w.pth')
+    arguments = [CONFIG, str(tmp_path / 'w.pth'), str(val), '--out', str(tmp_path / 'out'), *options]
+    with pytest.raises(ValueError, match=r'--allow-missing backbone\.layer1\.0\.conv1\.weight --allow-unexpected back'):
+        load_tool('predict').main(arguments)
+    switches = ['--allow-missing', 'backbone.layer1.', '--allow-unexpected', 'backbone.extra']
+    assert load_tool('predict').main([*arguments, *switches]) == 0
+
+
+def test_the_auxiliary_head_of_a_checkpoint_is_no_matter(options, checkpoint, tmp_path):
+    weights = load_file(checkpoint)['state_dict']
+    assert any(key.startswith('auxiliary_head.') for key in weights)
+    weights['auxiliary_head.conv_seg.weight'] = torch.ones(1)
+    torch.save(weights, tmp_path / 'w.pth')
+    assert not hasattr(Predictor(config(options), tmp_path / 'w.pth').model, 'auxiliary_head')
 
 
 def test_a_video_gives_the_labels_of_its_frames_and_videos_of_its_rate(predictor, val, tmp_path):
