@@ -4,7 +4,7 @@ from .coverage import Coverage, load_pretrained
 from .download import download, load_checkpoint
 from .layouts import Converted, convert, tensors_of
 from .loading import UnsafeCheckpointError, load_file
-from .mmengine_loader import install_safe_loading, safe_loading
+from .mmengine_loader import safe_loading
 from .pretrained import PretrainedMixin
 from .urls import PUBLISHED, resolve
 
@@ -16,7 +16,6 @@ __all__ = [
     'UnsafeCheckpointError',
     'convert',
     'download',
-    'install_safe_loading',
     'load_checkpoint',
     'load_file',
     'load_pretrained',

@@ -1,12 +1,14 @@
 """Make mmengine load checkpoints through us.
 
 mmengine's ``CheckpointLoader`` has one function for every kind of address. All of them end in ``torch.load`` without
-``weights_only``, or with a fall-back to unpickling; we put ours in the place of each.
+``weights_only``, or with a fall-back to unpickling; where it chooses the function, we give it one of ours.
 """
 
-from collections import OrderedDict
-from collections.abc import Iterator
+import re
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from mmengine.fileio import get_file_backend
@@ -49,21 +51,41 @@ _LOADERS = {
 }
 
 
-def install_safe_loading() -> None:
-    """Make mmengine load checkpoints through :func:`.download.load_checkpoint`, for the rest of the process.
-
-    Our tools call it first; importing the package doesn't change mmengine.
-    """
-    for prefix in list(CheckpointLoader._schemes):
-        CheckpointLoader.register_scheme(prefix, loader=_LOADERS.get(prefix, load_from_unknown), force=True)
+_METHOD = '_get_checkpoint_loader'
+_lock = threading.Lock()
+_blocks = 0
+_inside: ContextVar[bool] = ContextVar('inside safe_loading', default=False)
+_theirs = CheckpointLoader.__dict__[_METHOD]
 
 
 @contextmanager
 def safe_loading() -> Iterator[None]:
-    """As :func:`install_safe_loading`, for the length of a ``with`` block."""
-    before = OrderedDict(CheckpointLoader._schemes)
-    install_safe_loading()
+    """Make mmengine load checkpoints through :func:`.download.load_checkpoint`, for the length of a ``with`` block.
+
+    What runs in other threads or tasks meanwhile loads as mmengine does. Blocks may be nested and overlap, and nothing
+    of them is left behind the last.
+    """
+    global _blocks, _theirs
+    with _lock:
+        if _blocks == 0 and CheckpointLoader.__dict__[_METHOD] is not _ours:
+            _theirs = CheckpointLoader.__dict__[_METHOD]
+            setattr(CheckpointLoader, _METHOD, _ours)
+        _blocks += 1
+    token = _inside.set(True)
     try:
         yield
     finally:
-        CheckpointLoader._schemes = before
+        with _lock:
+            _blocks -= 1
+            if _blocks == 0:
+                setattr(CheckpointLoader, _METHOD, _theirs)
+        _inside.reset(token)
+
+
+@classmethod
+def _ours(cls: type[CheckpointLoader], path: str) -> Callable:
+    if not _inside.get():
+        return _theirs.__get__(None, cls)(path)
+    # As mmengine looks for it, with loaders that users have registered; those execute what they like.
+    prefix = next(prefix for prefix in cls._schemes if re.match(prefix, path))
+    return _LOADERS.get(prefix, load_from_unknown)
