@@ -4,6 +4,7 @@ stopping, accumulated gradients, a schedule, validation and checkpoints.
     python -m benchmarks.tiny_run WORK_DIR [KEY=VALUE ...]      # prints the hash of the final state
 """
 
+import copy
 import hashlib
 import json
 import random
@@ -117,7 +118,7 @@ def config(work_dir: Path, **changes: Any) -> Config:
             log_level='WARNING',
         )
     )
-    cfg.merge_from_dict(changes)
+    cfg.merge_from_dict(copy.deepcopy(changes))  # mmengine takes `_delete_` out of them
     return cfg
 
 
