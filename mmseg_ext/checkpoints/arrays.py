@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .plain import Name, NotDataError, shown
+from .plain import Name, NotDataError, short, shown
 from .unpickling import Unpickler
 
 _NUMBER = re.compile(r'[biufc]\d{1,2}')
@@ -20,8 +20,10 @@ class NumpyType:
     """Stands in for a ``numpy.dtype``: a type code and a byte order."""
 
     def __init__(self, code: str):
-        if type(code) is not str or not _NUMBER.fullmatch(code):
-            raise NotDataError(f'it holds a numpy array of type {shown(code)}, which is not a number.')
+        if type(code) is not str:
+            raise TypeError('a numpy.dtype has no name')
+        if not _NUMBER.fullmatch(code):
+            raise NotDataError(f'it holds a numpy array of type {short(code)}, which is not a number.')
         self.dtype = np.dtype(code)
 
     def set_state(self, state: tuple) -> None:

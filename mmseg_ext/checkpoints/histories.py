@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from mmengine.logging import HistoryBuffer
 
-from .plain import Name, NotDataError, shown
+from .plain import Name, NotDataError, short
 from .unpickling import Unpickler
 
 HISTORY = 'mmengine.logging.history_buffer.HistoryBuffer'
@@ -33,8 +33,8 @@ def _history(machine: Unpickler) -> HistoryBuffer:
 def _statistic(machine: Unpickler, owner: Any, name: str) -> Name:
     """Stands in for ``getattr``, by which a history names its statistics (mean, max); they stay those of the class."""
     if type(owner) is not Name or owner.text != HISTORY:
-        raise NotDataError(f"it calls getattr for '{shown(name)}'.")
-    return Name(f'{HISTORY}.{shown(name)}')
+        raise NotDataError(f"it calls getattr for '{short(str(name))}'.")
+    return Name(f'{HISTORY}.{short(str(name))}')
 
 
 CALLS = {HISTORY: _history, 'builtins.getattr': _statistic}

@@ -29,8 +29,12 @@ class Name:
 
 
 def shown(value: Any) -> str:
-    """Return what to call something out of a file in a message: short, and on one line."""
-    text = value if type(value) is str else value.text if type(value) is Name else f'a {type(value).__name__}'
+    """Return what to call something out of a file in a message."""
+    return short(value.text) if type(value) is Name else f'an object of type {type(value).__name__}'
+
+
+def short(text: str) -> str:
+    """Return a text out of a file as it can be printed: its beginning, on one line."""
     return ascii(text[:200])[1:-1]
 
 

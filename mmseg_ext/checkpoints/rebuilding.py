@@ -63,7 +63,7 @@ def _set(machine: Unpickler, items: list) -> set:
 def _encode(machine: Unpickler, text: str, encoding: str) -> bytes:
     """Bytes, as they are written by protocols that have none."""
     if encoding != 'latin1':
-        raise NotDataError(f'it encodes as {shown(encoding)}.')
+        raise NotDataError('it encodes as something else than latin1.')
     machine.spend(len(_exact(str, text)))
     return text.encode('latin1')
 

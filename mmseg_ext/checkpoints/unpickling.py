@@ -18,7 +18,7 @@ import pickle
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-from .plain import Name, NotDataError, check_key, check_plain, shown
+from .plain import Name, NotDataError, check_key, check_plain, short, shown
 
 # Operations of the pickle machine that move data only; all read a bounded number of bytes from the file.
 _OF_DATA = (
@@ -125,7 +125,7 @@ class Unpickler(pickle._Unpickler):
             return self.values[text]
         if text in self.calls or self.names(text):
             return Name(text)
-        raise NotDataError(f'it names {shown(text)}.')
+        raise NotDataError(f'it names {short(text)}.')
 
     def call(self, function: Any, arguments: Any) -> Any:
         if type(function) is not Name or function.text not in self.calls:

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from .plain import NotDataError
+from .plain import NotDataError, short
 from .rebuilding import unpickle
 from .storages import place, read_storage, to_native
 from .tensors import Storage, read_reference
@@ -54,7 +54,9 @@ def read_zip(file: BinaryIO, map_location: Any, limit: int) -> Any:
     def load_storage(reference: tuple) -> Storage:
         dtype, key, location, count = read_reference(reference, 5)
         size = count * dtype.itemsize
-        record = records[f'data/{key}']
+        record = records.get(f'data/{key}')
+        if record is None:
+            raise ValueError(f'it has no storage {short(key)}')
         if record.size != size:
             raise ValueError(f'a storage has {record.size} bytes instead of {size}')
         if key not in storages:
