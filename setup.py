@@ -19,12 +19,14 @@ setup(
     install_requires=['packaging'],
     extras_require={
         'onedl': [
+            'torch>=2.10.0',
             'onedl-mmengine>=0.10.12,<1.0',
             'onedl-mmcv>=2.3.6,<2.4',
             'onedl-mmsegmentation>=1.4.2,<1.5',
             'onedl-mmpretrain>=1.3.6,<1.4',
         ],
         'openmmlab': [
+            'torch>=2.10.0',
             'mmengine>=0.10.7,<1.0',
             'mmcv>=2.1.0,<2.2',
             'mmsegmentation>=1.2.2,<1.3',

@@ -1,4 +1,4 @@
-"""Which OpenMMLab packages are installed, and whether this package supports them.
+"""Which torch and which OpenMMLab packages are installed, and whether this package supports them.
 
 Two stacks share the import names ``mmengine``, ``mmcv`` and ``mmseg``: the maintained ``onedl-*`` packages and the
 official ones. Both are supported, neither is a requirement of ours, so that installing the plugin never changes a
@@ -12,17 +12,20 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 # Import name -> versions that work. The ends that the test suite runs on: 0.10.7 and 0.10.12, 2.1.0 and 2.3.6,
-# 1.2.2 and 1.4.2.
-SUPPORTED = {'mmengine': '>=0.10.4,<1.0', 'mmcv': '>=2.1.0,<2.4', 'mmseg': '>=1.2.0,<1.5'}
+# 1.2.2 and 1.4.2; torch 2.10.0 and 2.14.1. Below torch 2.10 `torch.load(weights_only=True)` can be made to corrupt memory
+# (CVE-2026-24747), below 2.6 to execute code (CVE-2025-32434): we don't load files by it, other code in the process does.
+SUPPORTED = {'torch': '>=2.10.0', 'mmengine': '>=0.10.4,<1.0', 'mmcv': '>=2.1.0,<2.4', 'mmseg': '>=1.2.0,<1.5'}
 
 # Flavour -> import name -> what pip has to install.
 _REQUIREMENTS = {
     'onedl': {
+        'torch': 'torch>=2.10.0',
         'mmengine': 'onedl-mmengine==0.10.12',
         'mmcv': 'onedl-mmcv==2.3.6',
         'mmseg': 'onedl-mmsegmentation==1.4.2',
     },
     'openmmlab': {
+        'torch': 'torch>=2.10.0',
         'mmengine': 'mmengine==0.10.7',
         'mmcv': 'mmcv==2.1.0',
         'mmseg': 'mmsegmentation==1.2.2',

@@ -42,6 +42,12 @@ def test_too_old_mmcv_is_a_runtime_error_that_names_found_and_needed_version(tmp
     assert 'mmcv==' in result.stderr
 
 
+def test_a_torch_with_a_known_hole_is_named_with_the_version_that_has_none(tmp_path):
+    result = import_with(write_package(tmp_path, 'torch', "__version__ = '2.9.1+cpu'"))
+    assert 'torch: found version 2.9.1+cpu, needed >=2.10.0' in result.stderr
+    assert '"torch>=2.10.0"' in result.stderr
+
+
 def test_a_package_that_breaks_on_import_is_reported_with_its_own_error(tmp_path):
     result = import_with(write_package(tmp_path, 'mmseg', "raise AssertionError('MMCV==9 is incompatible')"))
     assert 'mmseg: found fails to import (AssertionError: MMCV==9 is incompatible)' in result.stderr

@@ -14,6 +14,8 @@ import mmcv
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from mmseg_ext.files import written_whole
+
 FORMAT = 1
 _EXIF_ORIENTATION = 0x0112
 _JPEG_END = b'\xff\xd9'
@@ -154,10 +156,9 @@ class FactStore:
 
     def _save_cache(self) -> None:
         content = {'format': FORMAT, 'files': {key: [*stamp, *facts] for key, (stamp, facts) in self._cache.items()}}
-        partial = self.path.with_suffix(f'.{os.getpid()}.partial')
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps(content, separators=(',', ':')))
-            os.replace(partial, self.path)
+            with written_whole(self.path) as part:
+                part.write_text(json.dumps(content, separators=(',', ':')))
         except OSError as error:
             self.cache_error = str(error)

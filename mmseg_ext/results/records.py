@@ -5,12 +5,12 @@ validations), ``best`` (the checkpoint), ``tests`` and, where they were measured
 """
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
+from mmseg_ext.files import written_whole
 from mmseg_ext.visualization import read_log, read_scalars
 
 from .rows import Row
@@ -30,10 +30,9 @@ def update_records(path: Path, rows: Iterable[Row], work_dir: Path) -> dict[str,
     records |= {row.name: record for row in rows if (record := collect_record(row, work_dir / row.name))}
     # A row a line: a version control's difference then shows rows.
     lines = [f'{json.dumps(name)}: {json.dumps(record)}' for name, record in sorted(records.items())]
-    part = path.with_suffix('.part')
     path.parent.mkdir(parents=True, exist_ok=True)
-    part.write_text('{\n' + ',\n'.join(lines) + '\n}\n')
-    os.replace(part, path)
+    with written_whole(path) as part:
+        part.write_text('{\n' + ',\n'.join(lines) + '\n}\n')
     return records
 
 

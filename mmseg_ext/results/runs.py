@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from mmseg_ext.engine.bfloat16 import slow_bfloat16
+from mmseg_ext.files import written_whole
 from mmseg_ext.models.postprocess import DenseCRF
 
 from .rows import Row
@@ -96,10 +97,9 @@ def measure_row(row: Row, settings: Settings, size: str = '360x480', repeats: in
     """Measure parameters, multiply-adds and time of a row's prediction; to be done on an idle machine."""
     cost = settings.work_dir / row.name / 'cost.json'
     if not cost.exists():
-        part = cost.with_suffix('.part')
-        arguments = ['--size', size, '--repeats', str(repeats), '--threads', str(os.cpu_count()), '--out', str(part)]
-        _run('benchmark', [_config(row), *arguments], settings)
-        os.replace(part, cost)
+        arguments = ['--size', size, '--repeats', str(repeats), '--threads', str(os.cpu_count())]
+        with written_whole(cost) as part:
+            _run('benchmark', [_config(row), *arguments, '--out', str(part)], settings)
 
 
 def best_checkpoint(folder: Path) -> Path:
