@@ -38,14 +38,13 @@ def remedy_for_model(module: nn.Module, weights: Mapping[str, Tensor], name: str
     if any(isinstance(there, str) for there, _ in fit.coverage.mismatched.values()):
         return 'Weights have to be floating-point numbers: take the checkpoint from before it was quantized or packed'
     own = list(module.state_dict())
-    parts = {key.split('.')[0] for key in own}
-    absent = {part for part in parts if not _count(weights, part)}
-    other = {part for part in parts - absent if _differs_throughout(part, own, fit)}
-    if not fit.found or 'backbone' in absent | other or absent | other == parts:
+    refused = sorted({key.split('.')[0] for key in fit.refused})
+    absent = [part for part in refused if not _count(weights, part)]
+    other = [part for part in refused if part not in absent and _differs_throughout(part, own, fit)]
+    if not fit.found or 'backbone' in absent + other or {*absent, *other} == {key.split('.')[0] for key in own}:
         return _other_architecture(module, weights, name)
-    texts = [f'It has no {part}. ' for part in sorted(absent)] + [
-        f'Its {part} is another one. ' for part in sorted(other)
-    ]
+    texts = [f'It has no {part}. ' for part in absent]
+    texts += [f'Its {part} is another one. ' for part in other]
     missing, unexpected = prefixes(fit)
     flags = [f'--allow-missing {" ".join(missing)}'] if missing else []
     flags += [f'--allow-unexpected {" ".join(unexpected)}'] if unexpected else []
@@ -59,7 +58,7 @@ def _differs_throughout(part: str, own: list[str], fit: Fit) -> bool:
     """Whether hardly anything of a part of the model fits, or much of it, and all over, does not."""
     size, refused = _count(own, part), [key for key in fit.refused if key.split('.')[0] == part]
     is_wide = _common(refused) == [f'{part}.'] and 4 * len(refused) > size
-    return bool(refused) and (2 * _count(fit.coverage.loaded, part) < size or is_wide)
+    return 2 * _count(fit.coverage.loaded, part) < size or is_wide
 
 
 def _class_counts(fit: Fit) -> tuple[int, int] | None:

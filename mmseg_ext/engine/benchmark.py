@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mmseg_ext.checkpoints import load_checkpoint, safe_loading, tensors_of
 from mmseg_ext.checkpoints.building import build_model
-from mmseg_ext.checkpoints.coverage import load_weights
+from mmseg_ext.checkpoints.coverage import check_fit, load_weights
 
 from .channels_last import to_channels_last
 from .fast_form import fast_form
@@ -81,15 +81,21 @@ def benchmark_models(
     size = size or _crop_size(cfg)
     if checkpoint is not None:
         weights = tensors_of(load_checkpoint(checkpoint), f'checkpoint {checkpoint}')
-    plain = _build(cfg, 'the model', size).to(device)
+    plain = _build(cfg, 'the model', size)
+    fit = dict(allow_missing=allow_missing, allow_unexpected=allow_unexpected)
     if checkpoint is not None:
-        load_weights(plain, weights, str(checkpoint), allow_missing=allow_missing, allow_unexpected=allow_unexpected)
+        # Before weights are initialised, which logs each of them.
+        check_fit(plain, weights, str(checkpoint), **fit)
+    _initialise(plain.to(device))
+    if checkpoint is not None:
+        load_weights(plain, weights, str(checkpoint), **fit)
     models, steps = {}, {}
     # A global pool in front of batch normalisation needs two images.
     step_batch = max(2, batch)
     steps['model'] = _training_step(cfg, plain, size, step_batch, device, form)
     if against is not None:
         other = _build(against, '--against', size).to(device)
+        _initialise(other)
         same = _shapes(other) == _shapes(plain)
         if same:
             other.load_state_dict(plain.state_dict(), strict=True)
@@ -154,22 +160,24 @@ def _crop_size(cfg: Config) -> tuple[int, int]:
 
 
 def _build(cfg: Config, name: str, size: tuple[int, int]) -> nn.Module:
-    """Build the model of a config for images of a size, with weights that it initialises itself with."""
+    """Build the model of a config for images of a size."""
     model_cfg = copy.deepcopy(cfg.model)
     model_cfg.pop('pretrained', None)
     model_cfg.backbone.pop('init_cfg', None)
     if model_cfg.get('data_preprocessor', {}).get('size') is not None:
         model_cfg.data_preprocessor.size = size  # what training pads to
     try:
-        model = build_model(model_cfg, cfg.get('default_scope'))
+        return build_model(model_cfg, cfg.get('default_scope'))
     except (TypeError, KeyError) as error:
         raise ValueError(
             f"{name}: {cfg.get('default_scope')}'s classes can't be built from the config {cfg.filename} ({error}). "
             "mmseg's know neither output_stride nor channels that are left out; compare with a config that mmseg ships"
         ) from error
+
+
+def _initialise(model: nn.Module) -> None:
     with safe_loading():
         model.init_weights()
-    return model
 
 
 def _batches(
