@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from mmseg.apis import init_model
 from torch import nn
 from torch.utils.data import Dataset
 
-from mmseg_ext.checkpoints import UnsafeCheckpointError, install_safe_loading, mmengine_loader, safe_loading
+from mmseg_ext.checkpoints import UnsafeCheckpointError, mmengine_loader, safe_loading
 from mmseg_ext.engine.runner import Runner
 from tests.reference.malicious import save_malicious
 
@@ -31,13 +33,27 @@ def malicious(tmp_path):
     assert not (tmp_path / 'trace').exists()
 
 
-def test_after_installing_every_kind_of_address_has_a_loader_of_ours():
-    before = dict(CheckpointLoader._schemes)
+def loader(address: str):
+    return CheckpointLoader._get_checkpoint_loader(address)
+
+
+def is_ours(address: str = 'a.pth') -> bool:
+    return loader(address).__module__ == mmengine_loader.__name__
+
+
+ADDRESSES = [
+    'a.pth', '/a.pth', 'http://host/a.pth', 'https://host/a.pth', 'torchvision://a', 'modelzoo://a', 'open-mmlab://a',
+    'openmmlab://a', 'mmcls://a', 's3://bucket/a.pth', 'cluster:s3://bucket/a.pth', 'petrel://bucket/a.pth', 'pavi://a',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize('address', ADDRESSES)
+def test_inside_the_block_every_kind_of_address_has_a_loader_of_ours_and_after_it_mmengines(address):
+    before = loader(address)
     with safe_loading():
-        assert CheckpointLoader._schemes.keys() == before.keys()
-        for prefix, loader in CheckpointLoader._schemes.items():
-            assert loader.__module__ == mmengine_loader.__name__, prefix
-    assert CheckpointLoader._schemes == before
+        assert is_ours(address)
+    assert loader(address) is before
+    assert not is_ours(address)
 
 
 def test_every_kind_of_address_that_mmengine_knows_has_an_entry_except_pavi():
@@ -46,20 +62,69 @@ def test_every_kind_of_address_that_mmengine_knows_has_an_entry_except_pavi():
     assert mmengine_loader._LOADERS.keys() == known
 
 
-def test_without_installing_mmengine_is_not_changed_by_importing_us():
+def test_neither_importing_us_nor_a_block_leaves_anything_in_mmengine():
     code = (
-        'from mmengine.runner.checkpoint import CheckpointLoader; before = dict(CheckpointLoader._schemes);'
-        'import mmseg_ext.checkpoints, mmseg_ext.models; assert CheckpointLoader._schemes == before;'
-        'mmseg_ext.checkpoints.install_safe_loading(); assert CheckpointLoader._schemes != before'
+        'from mmengine.runner.checkpoint import CheckpointLoader; before = dict(vars(CheckpointLoader))\n'
+        'import mmseg_ext.checkpoints, mmseg_ext.models; assert dict(vars(CheckpointLoader)) == before\n'
+        'with mmseg_ext.checkpoints.safe_loading(): assert dict(vars(CheckpointLoader)) != before\n'
+        'assert dict(vars(CheckpointLoader)) == before'
     )
     subprocess.run([sys.executable, '-W', 'ignore', '-c', code], check=True)
 
 
-def test_installing_twice_is_installing_once():
+def test_blocks_can_be_nested_and_end_with_an_error():
+    before = dict(vars(CheckpointLoader))
     with safe_loading():
-        once = dict(CheckpointLoader._schemes)
-        install_safe_loading()
-        assert CheckpointLoader._schemes == once
+        with pytest.raises(KeyError), safe_loading():
+            raise KeyError
+        assert is_ours()
+    assert dict(vars(CheckpointLoader)) == before
+
+
+def test_another_thread_has_mmengines_loader_meanwhile_and_blocks_may_overlap():
+    before = dict(vars(CheckpointLoader))
+    with ThreadPoolExecutor(1) as pool:
+        other = safe_loading()
+        with safe_loading():
+            assert is_ours()
+            assert not pool.submit(is_ours).result()
+            pool.submit(other.__enter__).result()
+            assert pool.submit(is_ours).result()
+        # This block began first and ends first.
+        assert not is_ours()
+        assert pool.submit(is_ours).result()
+        pool.submit(other.__exit__, None, None, None).result()
+        assert not pool.submit(is_ours).result()
+    assert dict(vars(CheckpointLoader)) == before
+
+
+def test_many_threads_at_once_leave_mmengine_as_it_was(tmp_path):
+    before = dict(vars(CheckpointLoader))
+    torch.save(dict(state_dict={}), tmp_path / 'a.pth')
+
+    def load(i: int) -> bool:
+        with safe_loading() if i % 2 else nullcontext():
+            CheckpointLoader.load_checkpoint(str(tmp_path / 'a.pth'), logger='silent')
+            return is_ours() == bool(i % 2)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(load, range(200)))
+    assert dict(vars(CheckpointLoader)) == before
+
+
+def test_a_scheme_that_a_user_registers_meanwhile_stays_but_is_not_used_in_the_block():
+    def load_from_cloud(source, map_location=None):
+        return {}
+
+    before = CheckpointLoader._schemes
+    try:
+        with safe_loading():
+            CheckpointLoader.register_scheme('cloud://', load_from_cloud)
+            with pytest.raises(ValueError, match='cloud:// has no safe loader'):
+                CheckpointLoader.load_checkpoint('cloud://a.pth')
+        assert loader('cloud://a.pth') is load_from_cloud
+    finally:
+        CheckpointLoader._schemes = before
 
 
 @pytest.mark.usefixtures('safe')
@@ -125,15 +190,13 @@ def runner(work_dir, max_iters: int, **kwargs) -> Runner:
     )
 
 
-def test_our_training_checkpoints_resume_with_optimizer_and_history_although_nothing_is_installed(tmp_path):
+def test_our_training_checkpoints_resume_with_optimizer_and_history_outside_of_a_block(tmp_path):
     whole = runner(tmp_path, 4)
     whole.train()
     state = whole.optim_wrapper.optimizer.state_dict()
     history = whole.message_hub.get_scalar('train/loss').data
 
     resumed = runner(tmp_path, 4, resume=True, load_from=str(tmp_path / 'iter_2.pth'))
-    resumed.load_or_resume()
-    assert resumed.iter == 2
     resumed.train()
     assert torch.equal(resumed.model.linear.weight, whole.model.linear.weight)
     for key, value in resumed.optim_wrapper.optimizer.state_dict()['state'][0].items():
@@ -143,7 +206,7 @@ def test_our_training_checkpoints_resume_with_optimizer_and_history_although_not
 
 
 @pytest.mark.parametrize('resume', [True, False])
-def test_our_runner_refuses_a_malicious_file_although_nothing_is_installed(malicious, tmp_path, resume):
+def test_our_runner_refuses_a_malicious_file_outside_of_a_block(malicious, tmp_path, resume):
     with pytest.raises(UnsafeCheckpointError):
         runner(tmp_path, 2, resume=resume, load_from=str(malicious)).train()
 

@@ -5,13 +5,16 @@ import http.server
 import io
 import re
 import threading
+import time
+from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import torch
 import torchvision.models
 from mmengine.runner.checkpoint import get_external_models, get_mmcls_models, get_torchvision_models
 
-from mmseg_ext.checkpoints import PUBLISHED, UnsafeCheckpointError, download, load_checkpoint, resolve
+from mmseg_ext.checkpoints import PUBLISHED, UnsafeCheckpointError, download, load_checkpoint, load_file, resolve
 from mmseg_ext.checkpoints.download import published_hash
 from tests.reference.malicious import save_malicious
 
@@ -55,6 +58,10 @@ def named(content: bytes) -> str:
     return f'net-{hashlib.sha256(content).hexdigest()[:8]}.pth'
 
 
+def files_in(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob('*') if path.is_file()]
+
+
 def test_a_file_with_the_hash_of_its_name_is_kept_and_not_fetched_again(server, tmp_path):
     files, requests, url = server
     name = named(weights())
@@ -93,27 +100,107 @@ def test_a_download_that_breaks_off_is_an_error_and_leaves_nothing(server, tmp_p
     size = len(weights())
     with pytest.raises(ConnectionError, match=f'broke off after {size // 2} of {size} bytes'):
         download(f'{url}/{name}', tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert files_in(tmp_path) == []
 
 
-def test_a_missing_file_and_a_missing_server_are_connection_errors(server, tmp_path):
-    with pytest.raises(ConnectionError, match=r'404.*by hand'):
-        download(f'{server[2]}/none.pth', tmp_path)
-    with pytest.raises(ConnectionError, match='refused'):
+def test_a_missing_file_and_a_missing_server_are_errors_of_one_sentence_within_seconds(server, tmp_path):
+    start = time.perf_counter()
+    url = f'{server[2]}/none.pth'
+    with pytest.raises(
+        ConnectionError, match=rf'of {url} failed: the server answers 404 Not Found\. Download it by hand'
+    ):
+        download(url, tmp_path)
+    with pytest.raises(ConnectionError, match=r'of http://127\.0\.0\.1:1/none\.pth failed: .*refused'):
         download('http://127.0.0.1:1/none.pth', tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert time.perf_counter() - start < 5
+    assert files_in(tmp_path) == []
 
 
 def test_a_url_loads_from_torch_hubs_folder_and_never_runs_code(server, tmp_path, monkeypatch):
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'hub'))
-    files, _, url = server
-    files['net.pth'] = weights()
-    assert load_checkpoint(f'{url}/net.pth')['weight'].sum() == 1000
-    assert (tmp_path / 'hub/hub/checkpoints/net.pth').is_file() or (tmp_path / 'hub/checkpoints/net.pth').is_file()
+    files, requests, url = server
+    name = named(weights())
+    files[name] = weights()
+    assert load_checkpoint(f'{url}/{name}')['weight'].sum() == 1000
+    assert Path(torch.hub.get_dir(), 'checkpoints', name).is_file()
+    assert Path(torch.hub.get_dir()).is_relative_to(tmp_path)
+    load_checkpoint(f'{url}/{name}')
+    assert len(requests) == 1
     files['bad.pth'] = save_malicious(tmp_path / 'bad.pth', tmp_path / 'trace').read_bytes()
     with pytest.raises(UnsafeCheckpointError, match='system'):
         load_checkpoint(f'{url}/bad.pth')
     assert not (tmp_path / 'trace').exists()
+
+
+def test_addresses_that_end_in_one_name_never_share_a_file_without_a_hash(server, tmp_path):
+    files, requests, url = server
+    files.update({'a/net.pth': weights(1.0), 'b/net.pth': weights(2.0)})
+    addresses = [f'{url}/a/net.pth', f'{url}/b/net.pth', f'{url}/b/net.pth?version=2']
+    paths = [download(address, tmp_path) for address in addresses]
+    assert [path.name for path in paths] == ['net.pth'] * 3
+    assert len(set(paths)) == 3
+    assert [load_file(path)['weight'][0] for path in paths] == [1, 2, 2]
+    assert [download(address, tmp_path) for address in addresses] == paths
+    assert len(requests) == 3
+
+
+def test_the_folder_of_an_address_is_not_taken_for_the_hash_of_its_file(server, tmp_path):
+    files, _, url = server
+    files['net.pth.tar'] = weights()
+    path = download(f'{url}/net.pth.tar', tmp_path)
+    assert re.fullmatch('[0-9a-f]{16}', path.parent.name)
+    assert path.parent.parent == tmp_path
+
+
+@pytest.mark.parametrize(
+    'end',
+    [
+        '', '/', '.', '..', 'a/..', '%2e%2e', '..%2Fa.pth', '%2Fetc%2Fa.pth', '..%5Ca.pth', 'a%00.pth', 'a%0A.pth',
+        '?a.pth', '#a.pth', 'a%1b.pth',
+    ],
+)  # fmt: skip
+def test_an_address_without_a_proper_file_name_is_an_error_that_names_it(server, tmp_path, end):
+    address = f'{server[2]}/x/{end}'
+    with pytest.raises(ValueError, match=re.escape(repr(address)) + '.*name of a file'):
+        download(address, tmp_path / 'cache')
+    assert list(tmp_path.iterdir()) == []
+    assert server[1] == []
+
+
+@pytest.mark.parametrize(
+    'address', ['file:///etc/passwd', 'ftp://host/a.pth', 'a.pth', 'http://[/a.pth', 'https:///a.pth']
+)
+def test_what_is_no_address_of_the_web_is_an_error_that_names_it(tmp_path, address):
+    with pytest.raises(ValueError, match=re.escape(repr(address)) + ' is no address'):
+        download(address, tmp_path)
+
+
+@pytest.mark.parametrize('end', ['.pth', '-0123abcd.pth'])
+def test_names_of_any_length_and_with_blanks_and_umlauts_work(server, tmp_path, end):
+    files, _, url = server
+    end = end.replace('0123abcd', hashlib.sha256(weights()).hexdigest()[:8])
+    name = 'ä b' * 300 + end
+    files[quote(name)] = weights()
+    path = download(f'{url}/{name}', tmp_path)
+    assert path.name.endswith('ä b' + end)
+    assert download(f'{url}/{name}', tmp_path) == path
+    assert path.read_bytes() == weights()
+
+
+def test_a_folder_that_can_not_be_made_is_named_with_the_variable_that_changes_it(server, tmp_path, monkeypatch):
+    (tmp_path / 'file').touch()
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'file'))
+    with pytest.raises(ValueError, match=rf'folder {tmp_path}/file/hub/checkpoints.*: Not a directory\. .*TORCH_HOME'):
+        load_checkpoint(f'{server[2]}/net.pth')
+    assert server[1] == []
+
+
+def test_a_missing_home_folder_is_an_error_and_no_folder_of_that_name_is_made(server, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('TORCH_HOME', '~nobody-of-this-name/torch')
+    with pytest.raises(ValueError, match=r'folder ~nobody-of-this-name.*home folder is not known\. .*TORCH_HOME'):
+        load_checkpoint(f'{server[2]}/net.pth')
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_only_a_hash_at_the_end_of_a_pth_name_counts():
