@@ -11,9 +11,10 @@ from importlib import metadata
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-# Import name -> versions that work. The ends that the test suite runs on: 0.10.7 and 0.10.12, 2.1.0 and 2.3.6,
-# 1.2.2 and 1.4.2; torch 2.10.0 and 2.14.1. Below torch 2.10 `torch.load(weights_only=True)` can be made to corrupt memory
-# (CVE-2026-24747), below 2.6 to execute code (CVE-2025-32434): we don't load files by it, other code in the process does.
+# Import name -> versions that work. The ends that the test suite runs on: torch 2.10.0 and 2.14.1, mmengine 0.10.7 and
+# 0.10.12, mmcv 2.1.0 and 2.3.6, mmseg 1.2.2 and 1.4.2. Below torch 2.10 `torch.load(weights_only=True)` can be made to
+# corrupt memory (CVE-2026-24747), below 2.6 to execute code (CVE-2025-32434): we don't load files by it, but other
+# code in the process does.
 SUPPORTED = {'torch': '>=2.10.0', 'mmengine': '>=0.10.4,<1.0', 'mmcv': '>=2.1.0,<2.4', 'mmseg': '>=1.2.0,<1.5'}
 
 # Flavour -> import name -> what pip has to install.
