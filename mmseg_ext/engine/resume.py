@@ -9,8 +9,7 @@ from mmengine.runner import EpochBasedTrainLoop
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
-from mmseg_ext.checkpoints import tensors_of
-from mmseg_ext.checkpoints.coverage import check_fit, load_weights
+from mmseg_ext.checkpoints import check_fit, load_weights, tensors_of
 
 from . import schedules
 from .fast_form import unwrapped
