@@ -52,7 +52,7 @@ def read_legacy(file: BinaryIO, map_location: Any, limit: int) -> Any:
 
     content = unpickle(stream, load_storage, limit)
     keys = unpickle(stream, _no_storage, limit)
-    if type(keys) is not list or sorted(keys) != sorted(roots):
+    if type(keys) is not list or not all(type(key) is str for key in keys) or sorted(keys) != sorted(roots):
         raise ValueError('its storages are not those that it refers to')
     for key in keys:
         root, memory = roots[key]

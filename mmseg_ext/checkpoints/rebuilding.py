@@ -28,8 +28,9 @@ def _is_name(text: str) -> bool:
     return text in _NAMES or text.startswith(f'{histories.HISTORY}.')
 
 
-def _ordered_dict(machine: Unpickler, pairs: list = ()) -> dict:
+def _ordered_dict(machine: Unpickler, pairs: list | None = None) -> dict:
     made = {}
+    pairs = [] if pairs is None else _exact(list, pairs)
     machine.spend(len(pairs))
     for pair in pairs:
         if type(pair) not in (list, tuple):

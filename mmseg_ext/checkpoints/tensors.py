@@ -133,6 +133,11 @@ def _parameter(machine: Unpickler, tensor: torch.Tensor, *rest: Any) -> torch.Te
     return tensor
 
 
+def _early_parameter(machine: Unpickler, tensor: torch.Tensor) -> torch.Tensor:
+    """A parameter as torch wrote it before 0.4, with what it was for as its state; this is dropped."""
+    return machine.expect_state(_parameter(machine, tensor), lambda state: None)
+
+
 def _with_attributes(machine: Unpickler, function: Name, kind: Name, arguments: tuple, state: Any) -> torch.Tensor:
     """A tensor that had attributes; they are dropped."""
     if type(kind) is not Name or kind.text not in NAMES:
@@ -149,5 +154,9 @@ _REBUILD = {
     'torch._utils._rebuild_parameter': _parameter,
     'torch._utils._rebuild_parameter_with_state': _parameter,
 }
-CALLS = {**_REBUILD, 'torch._tensor._rebuild_from_type_v2': _with_attributes}
+CALLS = {
+    **_REBUILD,
+    'torch._tensor._rebuild_from_type_v2': _with_attributes,
+    'torch.nn.parameter.Parameter': _early_parameter,
+}
 NAMES = {'torch.Tensor', 'torch.nn.parameter.Parameter', 'torch.nn.parameter.Buffer', *STORAGE_DTYPES}

@@ -34,6 +34,9 @@ _OF_DATA = (
 )  # fmt: skip
 
 
+_SMALL = 1 << 16
+
+
 class _Operations(dict):
     def __missing__(self, code: int) -> None:
         raise NotDataError(f'it is damaged, or uses the pickle operation {code}.')
@@ -52,9 +55,11 @@ class Stream:
         return self.end - self.file.tell()
 
     def read(self, size: int) -> bytes:
-        if size > self.left():
+        # Nearly all sizes are of a few bytes, and to ask for the position takes longer than to read them.
+        content = self.file.read(size) if size < _SMALL or size <= self.left() else b''
+        if len(content) < size:
             raise EOFError('it ends in the middle of its data')
-        return self.file.read(size)
+        return content
 
     def readline(self) -> bytes:
         """The name of a module or global, with its newline."""

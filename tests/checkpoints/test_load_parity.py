@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from mmseg_ext.checkpoints import load_file
 from mmseg_ext.checkpoints.loading import load_bytes
+from tests.reference.assembler import build, call, legacy, list_of, plain, storage, tuple_of
 
 DTYPES = [
     torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.bfloat16,
@@ -122,6 +123,18 @@ def test_weights_load_as_torchs_weights_only_loads_them(zipped):
 def test_every_dtype_loads(dtype, zipped):
     tensor = torch.arange(96, dtype=torch.uint8).view(dtype) if dtype != torch.bool else torch.tensor([True, False])
     assert_same(load_bytes(saved(tensor[1:], zipped), 'c.pth'), tensor[1:])
+
+
+def test_a_file_of_torch_0_3_written_by_python_2_loads():
+    rebuilt = call('torch._utils._rebuild_tensor', storage(extra=b'N'), plain(0), plain((4,)), plain((1,)))
+    state = tuple_of(plain(True), plain(False), call('collections.OrderedDict', plain([])))
+    parameter = build(call('torch.nn.parameter.Parameter', rebuilt), state)
+    key = b'U\x06weight'
+    pairs = list_of(list_of(key, parameter))
+    content = legacy(call('collections.OrderedDict', pairs), ['0'], struct.pack('<q4f', 4, 1, 2, 3, 4))
+    for loaded in (load_bytes(content, 'c.pth'), torch.load(io.BytesIO(content))):
+        assert list(loaded) == ['weight']
+        assert loaded['weight'].tolist() == [1, 2, 3, 4]
 
 
 def test_a_size_is_a_tuple():

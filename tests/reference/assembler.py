@@ -100,5 +100,5 @@ def legacy(code: bytes, keys: Any = (), data: bytes = b'') -> bytes:
     """A file in torch's old format."""
     head = [torch.serialization.MAGIC_NUMBER, torch.serialization.PROTOCOL_VERSION, {}]
     return (
-        b''.join(pickle.dumps(item, 2) for item in head) + b'\x80\x02' + code + b'.' + pickle.dumps(list(keys)) + data
+        b''.join(pickle.dumps(item, 2) for item in head) + b'\x80\x02' + code + b'.' + pickle.dumps(list(keys), 2) + data
     )

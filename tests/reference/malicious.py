@@ -206,6 +206,9 @@ def malicious_files(trace: Path) -> dict[str, bytes]:
         'a compressed archive': zipped(tensor(of=storage(2**22)), b'\0' * 2**24, zipfile.ZIP_DEFLATED),
         'a compressed pickle': zipped(plain('x' * 2**24), compression=zipfile.ZIP_DEFLATED),
         'overlapping records': _overlapping(),
+        'an archive without a pickle': zipped(b'').replace(b'data.pkl', b'data.pki'),
+        'two records of one name': zipped(b'').replace(b'archive/version', b'archive/data/00'[:15]),
+        'a record with two names': zipped(tensor()).replace(b'archive/data/0', b'archive/data/1', 1),
         'an old storage of 2**40 elements': legacy(tensor(of=old), ['0'], struct.pack('<q', 2**40)),
         'an old storage that is not read': legacy(tensor(of=storage(extra=b'N'))),
         'an old storage of another size': legacy(
