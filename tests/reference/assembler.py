@@ -99,6 +99,5 @@ def zipped(code: bytes, data: bytes = b'\0' * 16, compression: int = zipfile.ZIP
 def legacy(code: bytes, keys: Any = (), data: bytes = b'') -> bytes:
     """A file in torch's old format."""
     head = [torch.serialization.MAGIC_NUMBER, torch.serialization.PROTOCOL_VERSION, {}]
-    return (
-        b''.join(pickle.dumps(item, 2) for item in head) + b'\x80\x02' + code + b'.' + pickle.dumps(list(keys), 2) + data
-    )
+    pickles = [*(pickle.dumps(item, 2) for item in head), b'\x80\x02' + code + b'.', pickle.dumps(list(keys), 2)]
+    return b''.join(pickles) + data
