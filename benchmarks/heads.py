@@ -19,7 +19,7 @@ from mmseg.models.utils import resize
 from torch import Tensor, nn
 
 from benchmarks.options import parser
-from mmseg_ext.checkpoints.building import build_model
+from mmseg_ext.checkpoints import build_model
 from mmseg_ext.engine.config import load_config
 from mmseg_ext.engine.measure import count_multiply_adds, peak_memory, print_table, time_alternating
 from mmseg_ext.models import decode_heads

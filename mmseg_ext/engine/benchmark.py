@@ -16,9 +16,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from mmseg_ext.checkpoints import load_checkpoint, safe_loading, tensors_of
-from mmseg_ext.checkpoints.building import build_model
-from mmseg_ext.checkpoints.coverage import check_fit, load_weights
+from mmseg_ext.checkpoints import build_model, check_fit, load_checkpoint, load_weights, safe_loading, tensors_of
 
 from .channels_last import to_channels_last
 from .fast_form import fast_form

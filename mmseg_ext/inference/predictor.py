@@ -11,9 +11,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, DefaultScope
 
-from mmseg_ext.checkpoints import load_checkpoint, tensors_of
-from mmseg_ext.checkpoints.building import build_model
-from mmseg_ext.checkpoints.coverage import load_weights
+from mmseg_ext.checkpoints import build_model, load_checkpoint, load_weights, tensors_of
 from mmseg_ext.datasets.config_check import leaf_configs
 from mmseg_ext.engine.fast_form import fast_form, unwrapped
 from mmseg_ext.engine.switches import set_output_stride, use_crf, use_tta

@@ -1,5 +1,9 @@
+import os
 import re
 import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +17,7 @@ from mmseg_ext.datasets import DatasetError, scan_dataset
 from mmseg_ext.engine import run
 from mmseg_ext.engine.config import load_config
 from mmseg_ext.engine.run import _constant_prediction, evaluate_model
+from mmseg_ext.engine.work_dir import BusyError, held
 from mmseg_ext.registry import DATASETS
 from mmseg_ext.visualization import read_scalars
 
@@ -269,3 +274,93 @@ def test_training_stops_before_it_saves_weights_that_are_nan(options, tmp_path):
             [CONFIG, '--work-dir', str(tmp_path), *options, 'optim_wrapper.optimizer.lr=1e30', 'train_cfg.max_iters=2']
         )
     assert [path.name for path in tmp_path.glob('*.pth')] == ['iter_1.pth']
+
+
+THREE = [
+    *(f"{split}_dataloader.dataset.metainfo.classes=('road','sky','car')" for split in ('train', 'val', 'test')),
+    'model.decode_head.num_classes=3',
+    'model.auxiliary_head.num_classes=3',
+]
+
+
+def test_other_classes_are_fine_tuned_with_a_new_classifier_which_is_said(work_dir, options, tmp_path):
+    source = str(work_dir / 'iter_2.pth')
+    arguments = [CONFIG, '--work-dir', str(tmp_path), '--load-from', source]
+    with pytest.raises(
+        ValueError,
+        match=r'decode_head\.conv_seg\.weight: \(19, .*trained for 19 classes, the model has 3.*--reset-head',
+    ):
+        load_tool('train').main([*arguments, *options, *THREE])
+    load_tool('train').main([*arguments, '--reset-head', *options, *THREE, 'optim_wrapper.optimizer.lr=0.0'])
+    assert (
+        'decode_head.conv_seg.weight'
+        in re.search(r'left as they are for a new classifier \((.*)\)', log_of(tmp_path))[1]
+    )
+    before, after = (load_file(path)['state_dict'] for path in (source, tmp_path / 'iter_1.pth'))
+    assert torch.equal(before['decode_head.bottleneck.conv.weight'], after['decode_head.bottleneck.conv.weight'])
+    assert after['decode_head.conv_seg.weight'].shape[0] == 3
+
+
+def test_a_checkpoint_of_other_classes_is_not_resumed_but_the_way_to_fine_tune_is_named(work_dir, options, tmp_path):
+    arguments = [CONFIG, '--work-dir', str(tmp_path), '--resume', str(work_dir / 'iter_2.pth')]
+    with pytest.raises(ValueError, match=r'conv_seg.*--load-from.*--reset-head'):
+        load_tool('train').main([*arguments, *options, *THREE])
+
+
+@pytest.mark.parametrize('arguments', [['--reset-head'], ['--resume', 'a.pth', '--load-from', 'b.pth']])
+def test_switches_that_contradict_each_other_are_refused(options, tmp_path, arguments):
+    with pytest.raises(ValueError, match='--load-from'):
+        load_tool('train').main([CONFIG, '--work-dir', str(tmp_path), *arguments, *options])
+
+
+def test_weights_of_another_model_are_not_tested(work_dir, options, tmp_path):
+    other = [option for option in options if not option.startswith(('model.decode_head', 'model.auxiliary_head'))]
+    arguments = [str(ROOT / 'configs/deeplabv3_r18v1c_cityscapes.py'), str(work_dir / 'iter_2.pth')]
+    with pytest.raises(ValueError, match=r'iter_2\.pth does not fit EncoderDecoder: .*decode_head\.'):
+        load_tool('test').main([*arguments, '--work-dir', str(tmp_path), *other])
+
+
+def test_what_may_miss_is_said_by_a_switch(work_dir, options, tmp_path):
+    weights = load_file(work_dir / 'iter_2.pth')['state_dict']
+    weights = {
+        key: value for key, value in weights.items() if not key.startswith(('decode_head.bottleneck', 'auxiliary'))
+    }
+    torch.save(dict(state_dict=weights), tmp_path / 'part.pth')
+    arguments = [CONFIG, str(tmp_path / 'part.pth'), '--work-dir', str(tmp_path)]
+    with pytest.raises(ValueError, match=r'--allow-missing decode_head\.bottleneck\.'):
+        load_tool('test').main([*arguments, *options])
+    load_tool('test').main([*arguments, '--allow-missing', 'decode_head.bottleneck.', *options])
+
+
+def test_the_best_checkpoint_is_tested_against_its_receipt(work_dir, options, tmp_path):
+    best = next(work_dir.glob('best_mIoU_*.pth'))
+    load_tool('test').main([CONFIG, str(best), '--work-dir', str(tmp_path), *options])
+    assert 'receipt: weights, data and metrics as recorded' in log_of(tmp_path)
+    content = load_file(best)
+    content['state_dict']['decode_head.conv_seg.bias'] += 1
+    torch.save(content, tmp_path / best.name)
+    shutil.copy(best.with_suffix('.json'), tmp_path)
+    with pytest.raises(ValueError, match='has not the weights of its receipt'):
+        load_tool('test').main([CONFIG, str(tmp_path / best.name), '--work-dir', str(tmp_path), *options])
+
+
+def test_a_rank_that_another_program_has_left_in_the_environment_means_nothing(options, tmp_path, monkeypatch):
+    monkeypatch.setenv('RANK', '1')
+    monkeypatch.setenv('SLURM_PROCID', '3')
+    with pytest.raises(DatasetError, match='num_classes'):
+        load_tool('train').main([CONFIG, '--work-dir', str(tmp_path), *options, 'model.decode_head.num_classes=18'])
+
+
+def test_a_second_training_in_the_same_work_directory_is_refused(options, tmp_path):
+    with held(tmp_path), ThreadPoolExecutor(1) as pool, pytest.raises(BusyError, match='choose another --work-dir'):
+        pool.submit(load_tool('train').main, [CONFIG, '--work-dir', str(tmp_path), *options]).result()
+
+
+def test_a_mistake_is_one_line_and_status_2(tmp_path):
+    command = [sys.executable, str(ROOT / 'tools/train.py'), CONFIG, '--work-dir', str(tmp_path), '--reset-head']
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=dict(os.environ, PYTHONWARNINGS='ignore')
+    )
+    assert done.returncode == 2
+    assert done.stderr.strip().startswith('error: --reset-head is about the weights')
+    assert len(done.stderr.strip().splitlines()) == 1
