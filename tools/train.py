@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     cfg = config_from_args(args)
     if args.replay is not None:
-        start_processes(args.launcher, cfg.get('env_cfg', {}).get('dist_cfg', {}))
+        start_processes(args.launcher, cfg.get('env_cfg', {}))
         replay_batch(cfg, args.replay)
         return
     if args.reset_head:

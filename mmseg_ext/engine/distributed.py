@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 from mmengine.device import get_device
 from mmengine.dist import get_rank, init_dist, is_distributed
+from mmengine.utils.dl_utils import set_multi_processing
 
 Result = TypeVar('Result')
 
@@ -25,19 +26,22 @@ def has_accelerator() -> bool:
     return get_device() != 'cpu'
 
 
-def start_processes(launcher: str, dist_cfg: dict[str, Any]) -> None:
+def start_processes(launcher: str, env_cfg: dict[str, Any]) -> None:
     """Start the process group of a launcher, as mmengine does; on CPUs too.
 
     Args:
         launcher: 'none', 'pytorch' (torchrun), 'slurm' or 'mpi'; only the first two on CPUs.
-        dist_cfg: ``env_cfg.dist_cfg``: ``backend`` and other arguments of ``torch.distributed.init_process_group``,
-            ``timeout`` in seconds. On CPUs the backend is gloo where it names one of accelerators.
+        env_cfg: of the config. Its ``dist_cfg`` has ``backend`` and other arguments of
+            ``torch.distributed.init_process_group``, ``timeout`` in seconds; on CPUs the backend is gloo where it names
+            one of accelerators.
 
     Raises:
         ValueError: the launcher needs an accelerator.
     """
     if launcher == 'none' or is_distributed():
         return
+    set_multi_processing(**env_cfg.get('mp_cfg', {}), distributed=True)
+    dist_cfg = env_cfg.get('dist_cfg', {})
     if has_accelerator():
         init_dist(launcher, **dist_cfg)
     else:

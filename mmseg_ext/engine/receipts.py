@@ -4,6 +4,7 @@ Who gets the checkpoint can see the config, the seed, the versions and the metri
 those: ``tools/test.py`` does.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -41,16 +42,15 @@ class Receipt:
         """Begin a receipt with the hash of weights."""
         return cls(dict(format=FORMAT, weights=hash_weights(state_dict)))
 
-    def complete(self, runner, metrics: Mapping[str, Any]) -> 'Receipt':
+    def complete(self, runner, metrics: Mapping[str, Any], data: Mapping[str, Any]) -> 'Receipt':
         """Add what else the run knows: its config, data, versions, and the metrics of this moment's validation."""
-        data = dict(train=runner.train_dataloader, val=runner.val_dataloader)
         self.content |= dict(
             iteration=runner.iter,
             epoch=runner.epoch,
             metrics={name: value for name, value in metrics.items() if isinstance(value, (int, float))},
             seed=runner.seed,
             processes=runner.world_size,
-            data={split: hash_data_list(loader.dataset) for split, loader in data.items()},
+            data=dict(data),
             versions=_versions(),
             commit=_commit(),
             config=runner.cfg.pretty_text,
@@ -122,6 +122,12 @@ def hash_weights(state_dict: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def hash_data(runner) -> dict[str, dict[str, Any] | None]:
+    """Return :func:`hash_data_list` of a run's training and validation data."""
+    loaders = dict(train=runner.train_dataloader, val=runner.val_dataloader)
+    return {split: hash_data_list(loader.dataset) for split, loader in loaders.items()}
+
+
 def hash_data_list(dataset: Any) -> dict[str, Any] | None:
     """Return the number of samples and the SHA-256 of the list of their files; None of a data set without a list.
 
@@ -140,6 +146,7 @@ def hash_data_list(dataset: Any) -> dict[str, Any] | None:
     return dict(samples=len(dataset), files=digest.hexdigest())
 
 
+@functools.cache
 def _versions() -> dict[str, str]:
     versions = {'mmseg_ext': mmseg_ext.__version__}
     for name in _PACKAGES:
@@ -151,6 +158,7 @@ def _versions() -> dict[str, str]:
     return versions
 
 
+@functools.cache
 def _commit() -> str | None:
     """Return the commit of this package's code, marked where files differ from it; None where it is no checkout."""
     folder = Path(mmseg_ext.__file__).parent

@@ -115,8 +115,20 @@ class Beginning:
         """Bring a runner, all of it built, to where the checkpoint's was.
 
         Nothing in the file decides what is executed, and its config is not looked at.
+
+        Raises:
+            ValueError: the state is damaged, or of another kind of training.
         """
         self.load(runner)
+        try:
+            self._restore(runner, state_hook, optimizer, param_scheduler)
+        except (LookupError, TypeError, AttributeError, ValueError, AssertionError, RuntimeError) as error:
+            raise ValueError(
+                f'checkpoint {self.source}: its training state does not fit the run ({type(error).__name__}: {error}). '
+                'To begin a new training from its weights use --load-from instead of --resume'
+            ) from error
+
+    def _restore(self, runner, state_hook: TrainingStateHook, optimizer: bool, param_scheduler: bool) -> None:
         loop = runner.train_loop
         loop._epoch, loop._iter = self.meta['epoch'], self.meta['iter']
         self._compare_classes(runner)

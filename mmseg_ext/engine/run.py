@@ -67,7 +67,7 @@ def train_model(
     _add_hooks(cfg, 'mmseg_ext.ProgressHook', 'mmseg_ext.CurvesHook', 'mmseg_ext.FiniteWeightsHook')
     if channels_last:
         _add_hooks(cfg, 'mmseg_ext.ChannelsLastHook')
-    start_processes(cfg.get('launcher', 'none'), cfg.get('env_cfg', {}).get('dist_cfg', {}))
+    start_processes(cfg.get('launcher', 'none'), cfg.get('env_cfg', {}))
     with held(cfg.work_dir) if get_rank() == 0 else nullcontext(), safe_loading():
         runner = build_runner(cfg)
         if isinstance(runner, Runner):
@@ -130,7 +130,7 @@ def evaluate_model(
     _add_hooks(cfg, 'mmseg_ext.ProgressHook')
     if show_dir is not None:
         cfg.custom_hooks.append(dict(type='mmseg_ext.PanelHook', out_dir=show_dir))
-    start_processes(cfg.get('launcher', 'none'), cfg.get('env_cfg', {}).get('dist_cfg', {}))
+    start_processes(cfg.get('launcher', 'none'), cfg.get('env_cfg', {}))
     with safe_loading():
         runner = build_runner(cfg)
         receipt = None

@@ -56,7 +56,7 @@ class Runner(_Runner):
         Raises:
             ValueError: another launcher was asked for on a machine without an accelerator.
         """
-        start_processes(self.launcher, env_cfg.get('dist_cfg', {}))
+        start_processes(self.launcher, env_cfg)
         super().setup_env(env_cfg)
         self._timestamp = self._unused_timestamp()
 

@@ -32,7 +32,9 @@ def restore(schedulers: Sequence[_ParamScheduler], states: Sequence[dict[str, An
     """Bring schedulers to where saved ones, with the same settings, were."""
     for scheduler, state in zip(schedulers, states, strict=False):
         own = scheduler.state_dict()
-        scheduler.load_state_dict({key: value for key, value in state.items() if key in own and own[key] != value})
+        # OneCycleLR has a function among its values, which no file can bring.
+        known = {key for key, value in own.items() if not callable(value)}
+        scheduler.load_state_dict({key: value for key, value in state.items() if key in known and own[key] != value})
 
 
 def follow(

@@ -46,6 +46,24 @@ def test_state_moves_to_and_from_a_wrapper_without_mixed_precision():
 
 
 @on_cpu
+def test_state_moves_between_a_cpu_and_a_device_that_scales_the_loss():
+    optim_wrapper, _ = wrapper()
+    scaling, _ = wrapper()
+    scaling.loss_scaler = torch.amp.GradScaler('cpu', init_scale=2.0**7, enabled=True)
+    of_device, of_cpu = scaling.state_dict(), optim_wrapper.state_dict()
+    assert of_device['loss_scaler']
+    assert not of_cpu['loss_scaler']
+    scaling.load_state_dict(of_cpu)
+    assert scaling.loss_scaler.get_scale() == 2.0**7
+    optim_wrapper.load_state_dict(of_device)
+    assert not optim_wrapper.loss_scaler.is_enabled()
+    other, _ = wrapper()
+    other.loss_scaler = torch.amp.GradScaler('cpu', enabled=True)
+    other.load_state_dict(scaling.state_dict())
+    assert other.loss_scaler.get_scale() == 2.0**7
+
+
+@on_cpu
 def test_float16_on_a_cpu_is_refused_with_the_remedy():
     with pytest.raises(ValueError, match="dtype='float16' does not work on a CPU; use 'bfloat16'"):
         wrapper(dtype='float16')

@@ -19,7 +19,7 @@ import torch
 from mmengine.dist import barrier, get_rank
 from mmseg_ext.engine.distributed import on_first_process, start_processes
 
-start_processes('pytorch', dict(backend='nccl', timeout=2))
+start_processes('pytorch', dict(dist_cfg=dict(backend='nccl', timeout=2)))
 
 def work():
     time.sleep(4)

@@ -142,6 +142,26 @@ def test_a_checkpoint_that_no_training_can_go_on_from_is_refused_with_the_reason
     assert not list((tmp_path / 'work').glob('*.pth'))
 
 
+@pytest.mark.parametrize(
+    'damage',
+    [
+        lambda c: c.update(training_state=dict(validated=True)),
+        lambda c: c['training_state'].update(hooks=3),
+        lambda c: c['training_state'].update(hooks=[('EarlyStoppingHook', dict(wait_count='x', best_score=1.0))]),
+        lambda c: c['training_state'].update(hooks=[('CheckpointHook', [])]),
+        lambda c: c['training_state'].update(gradients=[{'net.0.weight': torch.zeros(2)}]),
+        lambda c: c.update(message_hub=dict(log_scalars=3)),
+        lambda c: c.update(param_schedulers=[1, 2]),
+        lambda c: c['optimizer'].update(state=[]),
+    ],
+)
+def test_a_damaged_training_state_is_refused_with_one_sentence(tmp_path, trained, damage):
+    source = changed(trained, tmp_path / 'changed.pth', damage)
+    with pytest.raises(ValueError, match=r'changed\.pth: its (training state|optimizer).*--load-from') as caught:
+        train(tmp_path / 'work', resume=True, load_from=source)
+    assert '\n' not in str(caught.value)
+
+
 def test_the_best_checkpoint_is_not_one_to_resume_from(tmp_path, trained):
     best = next(trained.parent.glob('best_*.pth'))
     with pytest.raises(ValueError, match='no optimizer'):
@@ -377,6 +397,11 @@ def test_a_disk_that_is_full_leaves_the_last_good_checkpoint_and_names_it(tmp_pa
     assert {path.name: path.stat().st_size for path in tmp_path.glob('*.pth')} == before
     assert not list(tmp_path.glob('.*.part*'))
     assert train(tmp_path).iter == ITERATIONS
+
+
+def test_a_hook_that_saves_by_epochs_saves_nothing_at_the_validations_between(tmp_path):
+    train(tmp_path, **{'default_hooks.checkpoint.by_epoch': True, 'train_cfg.max_iters': 6})
+    assert {path.name for path in tmp_path.glob('*.pth') if not path.name.startswith('best')} == {'epoch_1.pth'}
 
 
 def test_two_runs_of_one_second_have_logs_and_message_hubs_of_their_own(tmp_path):

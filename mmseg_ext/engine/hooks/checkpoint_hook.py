@@ -11,7 +11,7 @@ from mmengine.hooks import CheckpointHook as _CheckpointHook
 from mmengine.runner import BaseLoop
 
 from mmseg_ext.engine.latest import number_pattern
-from mmseg_ext.engine.receipts import Receipt, receipt_path
+from mmseg_ext.engine.receipts import Receipt, hash_data, receipt_path
 from mmseg_ext.files import written_whole
 from mmseg_ext.registry import HOOKS
 
@@ -55,12 +55,14 @@ class CheckpointHook(_CheckpointHook):
         self._in_validation = self._save_due = False
         self._left_over: list[str] = []
         self._receipt: Receipt | None = None
+        self._data: dict[str, Any] | None = None  # hashes of the run's data lists
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the names of the files that go once the checkpoint that this is part of is written."""
-        return dict(removals=[osp.basename(path) for path in self.file_backend.waiting])
+        """Return the step of the newest checkpoint, and the names of the files that go once it is written."""
+        return dict(step=self._saved_step, removals=[osp.basename(path) for path in self.file_backend.waiting])
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._saved_step = state['step'] if type(state['step']) is int else None
         self._left_over = [name for name in state['removals'] if self._is_own(name)]
 
     def before_train(self, runner) -> None:
@@ -71,7 +73,6 @@ class CheckpointHook(_CheckpointHook):
         self._take_best_from_own_folder(hub)
         self.file_backend = _DeferredRemoval(self.file_backend)
         self.file_backend.waiting += [self.file_backend.join_path(self.out_dir, name) for name in self._left_over]
-        self._saved_step = self._step(runner)
         self._flush()
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
@@ -87,13 +88,15 @@ class CheckpointHook(_CheckpointHook):
             self._in_validation = False
         if is_main_process():
             for path in (path for path in self._best() if path not in before and '://' not in path):
-                self._receipt.complete(runner, metrics).write(receipt_path(path))
+                if self._data is None:
+                    self._data = hash_data(runner)
+                self._receipt.complete(runner, metrics, self._data).write(receipt_path(path))
 
     def after_val(self, runner) -> None:
         if not isinstance(runner._train_loop, BaseLoop):
             return
         step = self._step(runner)
-        if self._save_due or (self.interval > 0 and self._saved_step == step):
+        if self._save_due or self._saved_step == step:
             self._save_checkpoint_with_step(runner, step, meta=dict(epoch=runner.epoch, iter=runner.iter))
         self._save_due = False
         self._flush()
@@ -111,6 +114,7 @@ class CheckpointHook(_CheckpointHook):
         name = self.filename_tmpl.format(step)
         last = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', last)
+        self._saved_step = step
         runner.save_checkpoint(
             self.out_dir,
             name,
@@ -122,7 +126,7 @@ class CheckpointHook(_CheckpointHook):
             backend_args=self.backend_args,
             **self.args,
         )
-        self.last_ckpt, self._saved_step = last, step
+        self.last_ckpt = last
         if is_main_process():
             with written_whole(Path(runner.work_dir, 'last_checkpoint')) as part:
                 part.write_text(last)

@@ -45,7 +45,7 @@ class TrainingStateHook(Hook):
             return
         checkpoint[KEY] = dict(
             validated=self._validated_at == checkpoint['meta']['iter'],
-            stopped=runner.train_loop.stop_training,
+            stopped=getattr(runner.train_loop, 'stop_training', False),
             hooks=[(type(hook).__name__, state) for hook in runner.hooks if (state := _state_of(hook)) is not None],
             gradients=self._gradients,
         )
@@ -96,6 +96,8 @@ def _load_state(hook: Hook, state: dict[str, Any]) -> bool:
     for kind, names in _STATES.items():
         if isinstance(hook, kind):
             for name in names:
+                if not isinstance(state[name], (int, float)):
+                    raise ValueError(f'{name} of {type(hook).__name__} is {state[name]!r}')
                 setattr(hook, name, state[name])
             return True
     if not hasattr(hook, 'load_state_dict'):
