@@ -46,7 +46,7 @@ def _number_bytes(machine: Unpickler, content: Any, shape: tuple, kind: Any) -> 
         raise ValueError('a numpy array has no proper shape')
     if math.prod(shape) * kind.dtype.itemsize != len(content):
         raise ValueError(f'a numpy array has {len(content)} bytes, which is not its shape')
-    machine.spend(len(content))
+    machine.spend(copied=len(content), objects=100)
     return np.frombuffer(content, kind.dtype)
 
 
@@ -54,6 +54,7 @@ def _reconstruct(machine: Unpickler, kind: Any, shape: Any, code: Any) -> np.nda
     """An empty array, which gets its shape and content as its state."""
     if type(kind) is not Name or kind.text != 'numpy.ndarray':
         raise NotDataError(f'it holds an array of the class {shown(kind)}.')
+    machine.spend(objects=500)
     array = np.empty(0, np.uint8)
 
     def set_state(state: tuple) -> None:

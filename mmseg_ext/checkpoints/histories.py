@@ -15,6 +15,7 @@ HISTORY = 'mmengine.logging.history_buffer.HistoryBuffer'
 
 
 def _history(machine: Unpickler) -> HistoryBuffer:
+    machine.spend(objects=1500)
     history = HistoryBuffer()
 
     def set_state(state: dict) -> None:
@@ -24,7 +25,7 @@ def _history(machine: Unpickler) -> HistoryBuffer:
                 raise NotDataError('it holds a log history that is not made of numbers.')
         if type(length) is not int or not len(values) == len(counts) <= length:
             raise ValueError('a log history is longer than it may be, or has other counts than values')
-        machine.spend(values.nbytes + counts.nbytes)
+        machine.spend(copied=values.nbytes + counts.nbytes)
         history.__init__(values, counts, length)
 
     return machine.expect_state(history, set_state)

@@ -31,7 +31,7 @@ def _is_name(text: str) -> bool:
 def _ordered_dict(machine: Unpickler, pairs: list | None = None) -> dict:
     made = {}
     pairs = [] if pairs is None else _exact(list, pairs)
-    machine.spend(len(pairs))
+    machine.spend(objects=50 * len(pairs))
     for pair in pairs:
         if type(pair) not in (list, tuple):
             raise TypeError('the items of a dict are no pairs')
@@ -46,18 +46,18 @@ def _default_dict(machine: Unpickler, factory: Any = None) -> dict:
 
 def _counter(machine: Unpickler, counts: dict | None = None) -> dict:
     counts = {} if counts is None else _exact(dict, counts)
-    machine.spend(len(counts))
+    machine.spend(objects=50 * len(counts))
     return dict(counts)
 
 
 def _deque(machine: Unpickler, items: list | tuple = (), length: int | None = None) -> list:
     items = _exact(list if type(items) is list else tuple, items)
-    machine.spend(len(items))
+    machine.spend(copied=8 * len(items))
     return list(items)
 
 
 def _set(machine: Unpickler, items: list) -> set:
-    machine.spend(len(_exact(list, items)))
+    machine.spend(objects=216 + 32 * len(_exact(list, items)))
     return {check_key(item) for item in items}
 
 
@@ -65,7 +65,7 @@ def _encode(machine: Unpickler, text: str, encoding: str) -> bytes:
     """Bytes, as they are written by protocols that have none."""
     if encoding != 'latin1':
         raise NotDataError('it encodes as something else than latin1.')
-    machine.spend(len(_exact(str, text)))
+    machine.spend(copied=len(_exact(str, text)))
     return text.encode('latin1')
 
 
@@ -78,7 +78,7 @@ def _bytes(machine: Unpickler, *arguments: Any) -> bytes:
 def _bytearray(machine: Unpickler, content: bytes = b'') -> bytearray:
     if type(content) is not bytes:
         raise NotDataError('it calls bytearray with something else than bytes.')
-    machine.spend(len(content))
+    machine.spend(copied=len(content))
     return bytearray(content)
 
 
@@ -87,12 +87,12 @@ def _complex(machine: Unpickler, real: float, imaginary: float) -> complex:
 
 
 def _posix_path(machine: Unpickler, *parts: str) -> str:
-    machine.spend(sum(len(_exact(str, part)) for part in parts))
+    machine.spend(copied=sum(len(_exact(str, part)) for part in parts))
     return str(PurePosixPath(*parts))
 
 
 def _windows_path(machine: Unpickler, *parts: str) -> str:
-    machine.spend(sum(len(_exact(str, part)) for part in parts))
+    machine.spend(copied=sum(len(_exact(str, part)) for part in parts))
     return str(PureWindowsPath(*parts))
 
 

@@ -87,6 +87,7 @@ def _tensor(machine: Unpickler, storage: Storage, offset: int, size: tuple, stri
         raise ValueError('a tensor reaches beyond its storage')
     if count * storage.dtype.itemsize > machine.limit:
         raise ValueError(f'a tensor has {count} elements, more than the file can hold')
+    machine.spend(objects=500)
     tensor = torch.empty(0, dtype=storage.dtype, device=storage.data.device)
     return tensor.set_(storage.data, storage.first + offset, size, stride)
 

@@ -8,7 +8,8 @@ attributes on what comes back. This one keeps the operations that move data, and
 - No attribute is set and no method of an object is called. A state goes to the function that expects one for this very
   object, once.
 - Only exact lists, dicts and sets are filled, so that nothing of a subclass is ever there to be called.
-- What copies (a string to bytes, bytes to an array) has to do with a few times the size of the file, see :meth:`spend`.
+- What copies (a string to bytes, bytes to an array), or makes much of a few bytes, has to do with a few times the size
+  of the file, see :meth:`Unpickler.spend`.
 
 What is on the stack is therefore always a plain value, a tensor, an array of numbers, or a thing of ours on its way to
 be one; and a result that holds one of the latter is refused.
@@ -28,13 +29,15 @@ _OF_DATA = (
     pickle.BINSTRING, pickle.SHORT_BINSTRING, pickle.BINUNICODE, pickle.SHORT_BINUNICODE, pickle.BINUNICODE8,
     pickle.BINBYTES, pickle.SHORT_BINBYTES, pickle.BINBYTES8,
     pickle.EMPTY_TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3, pickle.TUPLE,
-    pickle.EMPTY_LIST, pickle.EMPTY_DICT, pickle.EMPTY_SET,
+    pickle.EMPTY_LIST, pickle.EMPTY_DICT,
     pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE, pickle.BINGET, pickle.LONG_BINGET,
     pickle.GLOBAL, pickle.STACK_GLOBAL,
 )  # fmt: skip
 
 
 _SMALL = 1 << 16
+# Bytes of objects that any file may make: small ones take 500 in memory, and 50 in a file.
+_FREE = 1 << 26
 
 
 class _Operations(dict):
@@ -102,7 +105,8 @@ class Unpickler(pickle._Unpickler):
         self.names = names
         self.persistent_load = load_persistent
         self.limit = limit
-        self._budget = 4 * stream.left()
+        self._copies = 4 * stream.left()
+        self._objects = 8 * stream.left() + _FREE
         self._stateful: dict[int, tuple[Any, Callable]] = {}
 
     def load(self) -> Any:
@@ -110,13 +114,14 @@ class Unpickler(pickle._Unpickler):
         check_plain(value)
         return value
 
-    def spend(self, size: int) -> None:
-        """Say that ``size`` bytes, or items, are about to be copied.
+    def spend(self, copied: int = 0, objects: int = 0) -> None:
+        """Say how many bytes of the file are about to be copied, and about how many to be made of objects.
 
-        A pickle can repeat its long strings by two bytes each, so that copies would fill any memory.
+        A pickle can repeat its long strings and its calls by a few bytes each, so that they would fill any memory.
         """
-        self._budget -= size
-        if self._budget < 0:
+        self._copies -= copied
+        self._objects -= objects
+        if self._copies < 0 or self._objects < 0:
             raise ValueError('it makes far more data than it holds')
 
     def expect_state(self, value: Any, take: Callable[[Any], None]) -> Any:
@@ -169,6 +174,10 @@ class Unpickler(pickle._Unpickler):
         for key, value in zip(items[::2], items[1::2], strict=True):
             target[check_key(key)] = value
 
+    def load_empty_set(self) -> None:
+        self.spend(objects=216)
+        self.append(set())
+
     def load_additems(self) -> None:
         items = self.pop_mark()
         self._top(set).update(map(check_key, items))
@@ -191,6 +200,7 @@ class Unpickler(pickle._Unpickler):
         pickle.APPENDS[0]: load_appends,
         pickle.SETITEM[0]: load_setitem,
         pickle.SETITEMS[0]: load_setitems,
+        pickle.EMPTY_SET[0]: load_empty_set,
         pickle.ADDITEMS[0]: load_additems,
         pickle.BYTEARRAY8[0]: load_bytearray8,
         pickle.BINPERSID[0]: pickle._Unpickler.load_binpersid,

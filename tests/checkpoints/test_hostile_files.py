@@ -86,16 +86,29 @@ def test_every_hostile_file_is_refused_within_a_second_and_changes_nothing(files
     assert (np.dtype('f8').byteorder, np.dtype('f8').hasobject, np.dtype('f8').flags) == ('=', False, 0)
 
 
-def test_no_hostile_file_makes_much_memory(files):
+def memory_to_refuse(content: bytes) -> int:
+    """The bytes by which the peak of this process grows."""
+
     def peak() -> int:
         status = Path('/proc/self/status').read_text()
         return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith('VmHWM'))
 
+    Path('/proc/self/clear_refs').write_text('5')  # begins the peak anew
+    before = peak()
+    assert refused(content)
+    return peak() - before
+
+
+def test_no_hostile_file_makes_much_memory(files):
     for what, content in files[1].items():
-        Path('/proc/self/clear_refs').write_text('5')  # begins the peak anew
-        before = peak()
-        refused(content)
-        assert peak() - before < 16 * 2**20 + 8 * len(content), what
+        assert memory_to_refuse(content) < 16 * 2**20 + 8 * len(content), what
+
+
+def test_what_is_made_of_a_few_bytes_each_is_limited():
+    # 216 and 1500 bytes.
+    assert memory_to_refuse(zipped(list_of(b'\x8f' * 1_000_000))) < 150 * 2**20
+    history_again = (recall() + b')R') * 100_000
+    assert memory_to_refuse(zipped(remember(name(HISTORY)) + b'0' + list_of(history_again))) < 150 * 2**20
 
 
 def test_what_is_hung_on_a_dict_is_dropped_and_its_methods_are_those_of_dict():
