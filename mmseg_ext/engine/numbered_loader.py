@@ -1,13 +1,12 @@
 """A data loader whose batches have numbers: batch N is the same whoever asks for it, and when."""
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from mmengine.dist import get_dist_info
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from .randomness import ORDER, SAMPLE, drawn_apart, seed_sample
+from .randomness import ORDER, SAMPLE, DrawnApart, seed_sample
 
 
 class Place(NamedTuple):
@@ -43,7 +42,7 @@ class NumberedLoader:
             raise ValueError(reason)
         self.loader, self.seed = loader, seed
         self._rank, self._world_size = get_dist_info()
-        self._epochs = self._read_epochs()
+        self._passes = self._begin_passes()
         self._epoch = -1
         self._places = _Places()
         self._reader = self._build_reader()
@@ -67,14 +66,12 @@ class NumberedLoader:
     def of_epoch(self, epoch: int, start: int = 0) -> Iterator:
         """Yield the batches of a pass, from its batch ``start`` on. Passes come in rising order."""
         while self._epoch < epoch:
-            places = next(self._epochs)
+            places = next(self._passes)
             self._epoch += 1
             if self._epoch < epoch:
                 # A sampler may go on where its last pass has ended.
-                for _ in places:
-                    pass
-        for _ in range(start):
-            next(places)
+                places.skip(None)
+        places.skip(start)
         self._places.now = places
         yield from self._reader
 
@@ -84,32 +81,25 @@ class NumberedLoader:
         return chosen, [self._reader.dataset[place] for place in chosen]
 
     def _endless(self, start: int) -> Iterator[list[Place]]:
-        return itertools.islice(itertools.chain.from_iterable(self._read_epochs()), start, None)
+        for places in self._begin_passes():
+            start -= places.skip(start)
+            yield from places
 
-    def _read_epochs(self) -> Iterator[Iterator[list[Place]]]:
+    def _begin_passes(self) -> Iterator['_Pass']:
         iteration = epoch = 0
         while True:
-            begun = iteration
             for sampler in (self.loader.sampler, getattr(self.loader.batch_sampler, 'sampler', None)):
                 if hasattr(sampler, 'set_epoch'):
                     sampler.set_epoch(epoch)
-            batches = drawn_apart(self.loader.batch_sampler, self.seed, ORDER, epoch)
-
-            def places(batches=batches) -> Iterator[list[Place]]:
-                nonlocal iteration
-                for batch in batches:
-                    yield [
-                        Place(index, iteration, position * self._world_size + self._rank)
-                        for position, index in enumerate(batch)
-                    ]
-                    iteration += 1
-
-            yield places()
-            if iteration == begun:
+            batches = DrawnApart(self.loader.batch_sampler, self.seed, ORDER, epoch)
+            places = _Pass(batches, iteration, self._rank, self._world_size)
+            yield places
+            if places.iteration == iteration:
                 raise ValueError(
-                    f'the sampler {type(self.loader.sampler).__name__} gives no batch of the '
-                    f'{len(self.loader.dataset)} samples; drop_last with a batch larger than the data set?'
+                    f'{type(self.loader.sampler).__name__} gives no batch of the {len(self.loader.dataset)} '
+                    'samples; drop_last with a batch larger than the data set?'
                 )
+            iteration = places.iteration
             epoch += 1
 
     def _build_reader(self) -> DataLoader:
@@ -134,13 +124,34 @@ def not_numbered(loader: Any) -> str:
     return ''
 
 
+class _Pass:
+    """The batches of one pass of a sampler, as places; ``iteration`` is the number of the next."""
+
+    def __init__(self, batches: DrawnApart, iteration: int, rank: int, world_size: int):
+        self._batches, self.iteration, self._rank, self._world_size = batches, iteration, rank, world_size
+
+    def __iter__(self) -> Iterator[list[Place]]:
+        for batch in self._batches:
+            yield [
+                Place(index, self.iteration, position * self._world_size + self._rank)
+                for position, index in enumerate(batch)
+            ]
+            self.iteration += 1
+
+    def skip(self, count: int | None) -> int:
+        """Pass over so many batches, None: all; return how many there were."""
+        skipped = self._batches.skip(count)
+        self.iteration += skipped
+        return skipped
+
+
 class _Places:
     """The batch sampler of the reader: what ``now`` yields."""
 
-    now: Iterator[list[Place]]
+    now: Iterable[list[Place]]
 
     def __iter__(self) -> Iterator[list[Place]]:
-        return self.now
+        return iter(self.now)
 
 
 class _Seeded(Dataset):

@@ -4,8 +4,11 @@ A run that is killed and resumed has lost its generators' states, and those of i
 iteration and every validation starts from a seed of its own, made of the run's seed and of its place in the run.
 """
 
+import itertools
 import random
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,24 +34,43 @@ def _seed_host(*key: int) -> int:
     return c << 32 | d
 
 
-def drawn_apart(items: Iterable, *key: int) -> Iterator:
-    """Yield ``items``, with random numbers of their own wherever the iterator draws some; all others stay untouched."""
+class DrawnApart:
+    """An iterator with random numbers of its own wherever it draws some; all others' stay untouched.
+
+    Args:
+        items: what is iterated.
+        key: of the numbers, as for :func:`seed_everything`.
+    """
+
+    def __init__(self, items: Iterable, *key: int):
+        with _kept_outside(self):
+            seed_sample(*key)
+            self._iterator = iter(items)
+
+    def __iter__(self) -> Iterator:
+        return self
+
+    def __next__(self) -> Any:
+        with _kept_outside(self):
+            return next(self._iterator)
+
+    def skip(self, count: int) -> int:
+        """Pass over so many items, and return how many there were."""
+        with _kept_outside(self):
+            return sum(1 for _ in itertools.islice(self._iterator, count))
+
+
+@contextmanager
+def _kept_outside(owner: DrawnApart) -> Iterator[None]:
+    """Keep the states of the generators, and give a block those of ``owner``."""
     outside = _get_state()
-    seed_sample(*key)
-    iterator = iter(items)
-    inside = _get_state()
-    _set_state(outside)
-    while True:
-        outside = _get_state()
-        _set_state(inside)
-        try:
-            item = next(iterator)
-        except StopIteration:
-            return
-        finally:
-            inside = _get_state()
-            _set_state(outside)
-        yield item
+    if hasattr(owner, '_state'):
+        _set_state(owner._state)
+    try:
+        yield
+    finally:
+        owner._state = _get_state()
+        _set_state(outside)
 
 
 def _get_state() -> tuple:

@@ -9,7 +9,7 @@ from mmengine.dataset import DefaultSampler, InfiniteSampler
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
 
 from mmseg_ext.engine.numbered_loader import NumberedLoader, not_numbered
-from mmseg_ext.engine.randomness import drawn_apart, seed_everything
+from mmseg_ext.engine.randomness import DrawnApart, seed_everything
 
 
 class Noisy(Dataset):
@@ -167,9 +167,9 @@ def test_what_is_drawn_apart_leaves_the_generators_as_they_were():
     seed_everything(1)
     expected = [random.random(), np.random.rand(), torch.rand(()).item()]
     seed_everything(1)
-    apart = drawn_apart(draw(), 5)
+    apart = DrawnApart(draw(), 5)
     first = [next(apart) for _ in range(3)]
     assert [random.random(), np.random.rand(), torch.rand(()).item()] == expected
     assert len(set(first)) == 3
-    again = drawn_apart(draw(), 5)
+    again = DrawnApart(draw(), 5)
     assert [next(again) for _ in range(3)] == first
