@@ -33,8 +33,6 @@ _OF_DATA = (
     pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE, pickle.BINGET, pickle.LONG_BINGET,
     pickle.GLOBAL, pickle.STACK_GLOBAL,
 )  # fmt: skip
-
-
 _SMALL = 1 << 16
 # Bytes of objects that any file may make: small ones take 500 in memory, and 50 in a file.
 _FREE = 1 << 26
@@ -79,7 +77,7 @@ class Unpickler(pickle._Unpickler):
         stream: is left behind the pickle.
         calls: functions by the name that a pickle calls; each gets this machine and the arguments.
         values: values by the name that stands for them.
-        names: names that may be arguments.
+        names: says whether another name may be an argument.
         load_persistent: turns what torch writes for a storage into one.
         limit: bytes that a tensor may have.
 
