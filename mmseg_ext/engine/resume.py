@@ -147,6 +147,8 @@ class Beginning:
             )
 
     def _resume_optimizer(self, runner, param_scheduler: bool) -> None:
+        if runner.param_schedulers is not None:
+            runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)  # if they aren't yet
         all_states = self.content.get('param_schedulers')
         for name, wrapper, saved in _pairs(runner.optim_wrapper, self.content['optimizer']):
             own, states = runner.param_schedulers, all_states

@@ -72,9 +72,11 @@ def check_writable(folder: str | os.PathLike) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
+        record = Path(folder, 'last_checkpoint')
+        last = f'. Its last checkpoint is {record.read_text().strip()}' if os.path.isfile(record) else ''
         raise type(error)(
             error.errno,
-            f'{error.strerror}: the work directory {folder} cannot be written to; choose another --work-dir',
+            f'{error.strerror}: the work directory {folder} cannot be written to; choose another --work-dir{last}',
         ) from None
 
 
