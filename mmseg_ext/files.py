@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -38,12 +39,13 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
             os.close(folder)
 
 
-def remove_parts(folder: str | os.PathLike) -> None:
+def remove_parts(folder: str | os.PathLike, age: float = 0) -> None:
     """Remove what processes that were killed inside :func:`written_whole` have left in a folder.
 
-    Nothing else may be writing there.
+    Nothing else may be writing there, unless only parts are removed that are older than ``age`` in seconds.
     """
     for path in Path(folder).glob('.*.part*'):
         if _PART.fullmatch(path.name):
             with suppress(OSError):
-                path.unlink()
+                if time.time() - path.stat().st_mtime >= age:
+                    path.unlink()

@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 import torch
 from mmengine.device import get_device
-from mmengine.dist import get_rank, init_dist, is_distributed
+from mmengine.dist import broadcast, get_rank, init_dist, is_distributed
 from mmengine.utils.dl_utils import set_multi_processing
+from torch import nn
 
 Result = TypeVar('Result')
 
@@ -66,6 +67,13 @@ def _leave() -> None:
         # A group's threads end with the last reference to it. The wrapped model has one, and cycles hold the model.
         gc.collect()
         torch.distributed.destroy_process_group()
+
+
+def share_buffers(model: nn.Module) -> None:
+    """Give every process the first one's buffers: running statistics differ, and checkpoints hold the first's."""
+    if is_distributed():
+        for buffer in model.buffers():
+            broadcast(buffer)
 
 
 def on_first_process(work: Callable[[], Result]) -> Result | None:

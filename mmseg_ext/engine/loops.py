@@ -7,7 +7,7 @@ prevented, and has the random numbers of a new process.
 import logging
 from collections.abc import Callable, Sequence
 
-from mmengine.dist import broadcast, get_rank, is_distributed
+from mmengine.dist import get_rank
 from mmengine.logging import print_log
 from mmengine.runner import EpochBasedTrainLoop as _EpochBasedTrainLoop
 from mmengine.runner import IterBasedTrainLoop as _IterBasedTrainLoop
@@ -16,8 +16,9 @@ from torch.utils.data import DataLoader
 
 from mmseg_ext.registry import LOOPS
 
+from .distributed import share_buffers
 from .numbered_loader import NumberedLoader, not_numbered
-from .randomness import ITERATION, ORDER, VALIDATION, seed_everything
+from .randomness import EPOCH, ITERATION, ORDER, VALIDATION, seed_everything
 
 
 class _NumberedMixin:
@@ -40,11 +41,17 @@ class _NumberedMixin:
         super().__init__(runner, dataloader, *args, **kwargs)
         # Whether the checkpoint that the run resumed from was written before a validation that was due.
         self.validation_pending = False
+        self.epoch_begin = 0  # iterations before this epoch
 
     @property
     def numbered(self) -> bool:
         """Whether batches are read by their number; else the loop is mmengine's."""
         return isinstance(self.dataloader, NumberedLoader)
+
+    def begin_epoch(self) -> None:
+        """Call the hooks in front of an epoch, with random numbers of its own."""
+        seed_everything(self.runner.seed, EPOCH, self._epoch, get_rank())
+        self.runner.call_hook('before_train_epoch')
 
     def run_iter(self, *args) -> None:
         """Run an iteration, with random numbers of its own."""
@@ -57,7 +64,7 @@ class _NumberedMixin:
         if self.runner.val_loop is None or not self._is_validation_due():
             return
         seed_everything(self.runner.seed, VALIDATION, self._iter)
-        _share_buffers(self.runner.model)
+        share_buffers(self.runner.model)
         self.runner.val_loop.run()
 
 
@@ -73,7 +80,7 @@ class IterBasedTrainLoop(_NumberedMixin, _IterBasedTrainLoop):
         if not self.numbered:
             return super().run()
         self.runner.call_hook('before_train')
-        self.runner.call_hook('before_train_epoch')
+        self.begin_epoch()
         self.dataloader_iterator = self.dataloader.from_iteration(self._iter)
         if self.validation_pending:
             self.validate_if_due()
@@ -103,7 +110,7 @@ class EpochBasedTrainLoop(_NumberedMixin, _EpochBasedTrainLoop):
         if not self.numbered:
             return super().run()
         self.runner.call_hook('before_train')
-        if self.validation_pending and self._iter == self._epoch * len(self.dataloader):
+        if self.validation_pending and self._iter == self.epoch_begin:
             self.validate_if_due()
         while self._epoch < self._max_epochs and not self.stop_training:
             self.run_epoch()
@@ -116,13 +123,14 @@ class EpochBasedTrainLoop(_NumberedMixin, _EpochBasedTrainLoop):
         if not self.numbered:
             super().run_epoch()
             return
-        self.runner.call_hook('before_train_epoch')
+        self.begin_epoch()
         self.runner.model.train()
-        done = self._iter - self._epoch * len(self.dataloader)
+        done = self._iter - self.epoch_begin
         for index, batch in enumerate(self.dataloader.of_epoch(self._epoch, done), start=done):
             self.run_iter(index, batch)
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
+        self.epoch_begin = self._iter
 
     def _is_validation_due(self) -> bool:
         at_interval = self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs
@@ -142,10 +150,3 @@ def replaced_loop(kind: type) -> type:
     """Return our form of mmengine's two loops, and every other class as it is."""
     ours: Sequence[type] = (IterBasedTrainLoop, EpochBasedTrainLoop)
     return next((loop for loop in ours if loop.__mro__[2] is kind), kind)
-
-
-def _share_buffers(model: nn.Module) -> None:
-    """Give every process the first one's buffers: running statistics differ, and checkpoints hold the first's."""
-    if is_distributed():
-        for buffer in model.buffers():
-            broadcast(buffer)

@@ -1,6 +1,6 @@
 """A data loader whose batches have numbers: batch N is the same whoever asks for it, and when."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from mmengine.dist import get_dist_info
@@ -40,23 +40,31 @@ class NumberedLoader:
         reason = not_numbered(loader)
         if reason:
             raise ValueError(reason)
-        self.loader, self.seed = loader, seed
-        self._rank, self._world_size = get_dist_info()
-        self._passes = self._begin_passes()
-        self._epoch = -1
-        self._places = _Places()
-        self._reader = self._build_reader()
+        self.__dict__.update(loader=loader, seed=seed, _epoch=-1, _places=_Places(), _is_stale=False)
+        self.__dict__.update(zip(('_rank', '_world_size'), get_dist_info(), strict=True))
+        self.__dict__.update(_passes=self._begin_passes(), _reader=self._build_reader(self._places))
 
     def __getattr__(self, name: str) -> Any:
         if name == 'loader':  # not there yet: while it is unpickled or copied
             raise AttributeError(name)
         return getattr(self.loader, name)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.__dict__:
+            self.__dict__[name] = value
+            return
+        # What hooks do to change the data from an epoch on: the reader has to follow.
+        setattr(self.loader, name, value)
+        self.__dict__['_is_stale'] = True
+
     def __len__(self) -> int:
         return len(self.loader)
 
     def __iter__(self) -> Iterator:
-        return self.from_iteration(0)
+        """Yield the batches of one pass, whatever the training is at."""
+        places = _Places()
+        places.now = next(self._begin_passes())
+        return iter(self._build_reader(places, persistent_workers=False))
 
     def from_iteration(self, start: int) -> Iterator:
         """Yield the batches from number ``start`` on, without end: one pass of the sampler after the other."""
@@ -72,6 +80,8 @@ class NumberedLoader:
                 # A sampler may go on where its last pass has ended.
                 places.skip(None)
         places.skip(start)
+        if self._is_stale:
+            self._reader, self._is_stale = self._build_reader(self._places), False
         self._places.now = places
         yield from self._reader
 
@@ -102,7 +112,7 @@ class NumberedLoader:
             iteration = places.iteration
             epoch += 1
 
-    def _build_reader(self) -> DataLoader:
+    def _build_reader(self, places: '_Places', **changes: Any) -> DataLoader:
         loader = self.loader
         names = ['num_workers', 'collate_fn', 'pin_memory', 'timeout', 'worker_init_fn', 'multiprocessing_context']
         names += ['generator', 'persistent_workers']
@@ -110,7 +120,7 @@ class NumberedLoader:
         options = {name: getattr(loader, name) for name in names if hasattr(loader, name)}
         if loader.pin_memory_device:
             options['pin_memory_device'] = loader.pin_memory_device
-        return DataLoader(_Seeded(loader.dataset, self.seed), batch_sampler=self._places, **options)
+        return DataLoader(_Seeded(loader.dataset, self.seed), batch_sampler=places, **(options | changes))
 
 
 def not_numbered(loader: Any) -> str:
@@ -190,5 +200,4 @@ def _in_transforms(transform: Any) -> Iterator[Any]:
         yield transform
     elif transform is not None:
         yield from _in_transforms(getattr(transform, 'aug', None))
-        if isinstance(getattr(transform, 'transforms', None), Sequence):
-            yield from _in_transforms(transform.transforms)
+        yield from _in_transforms(getattr(transform, 'transforms', None))

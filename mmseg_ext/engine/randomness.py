@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 # What the numbers are for: the first part of a key.
-SAMPLE, ITERATION, VALIDATION, ORDER = range(4)
+SAMPLE, ITERATION, VALIDATION, ORDER, EPOCH = range(5)
 
 
 def seed_everything(*key: int) -> None:

@@ -114,7 +114,7 @@ def verify_weights(checkpoint: str | os.PathLike, state_dict: Mapping[str, Tenso
 def hash_weights(state_dict: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 of weights: of names, types, shapes and values, however the file stores them."""
     digest = hashlib.sha256()
-    for name in sorted(state_dict):
+    for name in sorted(name for name, value in state_dict.items() if isinstance(value, Tensor)):
         value = state_dict[name].detach().cpu().contiguous()
         digest.update(f'{name} {value.dtype} {tuple(value.shape)}\n'.encode())
         # Through bytes: numpy has no bfloat16.
@@ -133,6 +133,9 @@ def hash_data_list(dataset: Any) -> dict[str, Any] | None:
 
     Files are named from the data root, so that the same data in another folder has the same hash.
     """
+    if hasattr(dataset, 'times') and hasattr(dataset, 'dataset'):  # the same files so often
+        inner = hash_data_list(dataset.dataset)
+        return None if inner is None else dict(inner, samples=len(dataset))
     if not hasattr(dataset, 'get_data_info'):
         return None
     root = str(getattr(dataset, 'data_root', '') or '')

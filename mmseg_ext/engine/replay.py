@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.dist import get_rank
 from mmengine.registry import DefaultScope
 from PIL import Image
 
@@ -51,7 +52,8 @@ def replay_batch(cfg: Config, iteration: int, out_dir: str | Path | None = None)
         last = _iterations(cfg, len(loader))
         if last is not None and iteration > last:
             raise ValueError(f'--replay {iteration}: the training of this config has {last} iterations')
-        places, samples = NumberedLoader(loader, seed).samples(iteration - 1)
+        own_seed = seed + get_rank() if different else seed
+        places, samples = NumberedLoader(loader, own_seed).samples(iteration - 1)
     folder = Path(out_dir or Path(cfg.work_dir, f'replay_{iteration}'))
     folder.mkdir(parents=True, exist_ok=True)
     metainfo = getattr(loader.dataset, 'metainfo', None) or {}

@@ -13,7 +13,7 @@ from mmseg_ext.checkpoints import check_fit, load_weights, tensors_of
 
 from . import schedules
 from .fast_form import unwrapped
-from .hooks import TrainingStateHook
+from .hooks.training_state_hook import KEY, TrainingStateHook, wrappers
 from .optim_wrapper import without_idle_scaler
 
 # Settings that optimizers have in one version of torch and not in another.
@@ -96,8 +96,13 @@ class Beginning:
         Raises:
             ValueError: they differ in what can't be carried over.
         """
+        state = self.content.get(KEY)
+        kinds = state.get('optimizers') if isinstance(state, dict) else None
+        own = [type(wrapper.optimizer).__name__ for wrapper in wrappers(optim_wrapper)]
         for name, wrapper, saved in _pairs(optim_wrapper, self.content['optimizer']):
             problem = _optimizer_problem(wrapper, saved)
+            if kinds is not None and kinds != own:
+                problem = f'it is {", ".join(map(str, kinds))}, not {", ".join(own)}'
             if problem:
                 raise ValueError(
                     f'checkpoint {self.source}: its optimizer{name} is not that of the config: {problem}. Resume with '
@@ -138,7 +143,7 @@ class Beginning:
         if optimizer:
             self._resume_optimizer(runner, param_scheduler)
         for clause in state_hook.restore(runner, self.content):
-            runner.logger.warning(f'not resumed: {clause}')
+            runner.logger.warning(f'not as it was: {clause}')
         runner.logger.info(f'resumed epoch: {runner.epoch}, iter: {runner.iter}')
         if runner.iter >= runner.max_iters:
             runner.logger.info(
@@ -163,15 +168,13 @@ class Beginning:
     def _resume_schedules(self, runner, wrapper, own: list, states: list, initial: list[dict]) -> None:
         changed = schedules.changes(own, states)
         scheduled = {scheduler.param_name for scheduler in own}
-        constant = [
-            (group, values)
-            for group, values in zip(wrapper.param_groups, initial, strict=True)
-            if 'lr' not in scheduled and group['lr'] != values['lr']
-        ]
-        if constant:
-            changed.append(f'lr {constant[0][0]["lr"]:g}, now {constant[0][1]["lr"]:g}')
-            for group, values in constant:
-                group['lr'] = values['lr']
+        names = ({'lr'} - scheduled) | (set() if scheduled & {'momentum', 'betas'} else {'momentum', 'betas'})
+        for group, values in zip(wrapper.param_groups, initial, strict=True):
+            for name in sorted(names & values.keys() & group.keys()):
+                if group[name] != values[name]:
+                    changed.append(f'{name} {group[name]}, now {values[name]}')
+                    group[name] = values[name]
+        changed = list(dict.fromkeys(changed))
         if not changed:
             schedules.restore(own, states)
         elif any(schedules.waits_for_metrics(scheduler) for scheduler in own):
@@ -185,7 +188,7 @@ class Beginning:
                 epoch_length = (
                     len(runner.train_dataloader) if isinstance(runner.train_loop, EpochBasedTrainLoop) else None
                 )
-                schedules.follow(own, initial, runner.iter, epoch_length)
+                schedules.follow(own, initial, runner.iter, runner.epoch, epoch_length)
             runner.logger.warning(
                 f'the schedule has changed ({"; ".join(changed)}): iteration {runner.iter + 1} goes on along the new '
                 f'one, with learning rate {wrapper.param_groups[0]["lr"]:.4g}'
@@ -227,6 +230,11 @@ def _optimizer_problem(wrapper: BaseOptimWrapper, saved: dict) -> str:
     missing = set(optimizer.defaults) - set(groups[0]) - _OPTIONAL if groups else set()
     if missing:
         return f'it has no {", ".join(sorted(missing))}, as {type(optimizer).__name__} has'
+    # Schedulers note initial_lr, max_momentum and the like, and a momentum for betas.
+    names = {name for name in groups[0] if not name.endswith(('lr', 'momentum'))}
+    strange = names - set(optimizer.param_groups[0]) - _OPTIONAL
+    if strange:
+        return f'it has {", ".join(sorted(strange))}, as {type(optimizer).__name__} has not'
     parameters = [parameter for group in optimizer.param_groups for parameter in group['params']]
     names = [name for group in groups for name in group['params']]
     for name, parameter in zip(names, parameters, strict=True):

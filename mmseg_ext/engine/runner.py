@@ -17,7 +17,7 @@ from mmengine.runner import Runner as _Runner
 from mmengine.visualization import Visualizer
 from torch import Tensor, nn
 
-from mmseg_ext.checkpoints import safe_loading
+from mmseg_ext.checkpoints import UnsafeCheckpointError, load_file, safe_loading
 from mmseg_ext.files import written_whole
 from mmseg_ext.registry import HOOKS, LOOPS, RUNNERS
 
@@ -47,6 +47,7 @@ class Runner(_Runner):
 
     def __init__(self, *args, **kwargs):
         self._beginning: Beginning | None = None
+        self._has_read_own = False
         with safe_loading():
             super().__init__(*args, **kwargs)
 
@@ -185,7 +186,7 @@ class Runner(_Runner):
         beginning.check_optimizer(self.optim_wrapper)
         self.logger.info(f'resuming from {beginning.source} at iteration {beginning.iteration}')
         seed, own = beginning.seed, self._randomness_cfg.get('seed')
-        if seed is None or seed == self.seed:
+        if seed in (None, own):
             return
         if own is not None:
             self.logger.warning(f'randomness.seed={own} is not used: the run in {beginning.source} has the seed {seed}')
@@ -213,7 +214,7 @@ class Runner(_Runner):
         map_location: str | Callable = 'default',
     ) -> None:
         """Go on from a checkpoint; arguments as mmengine's, but that states go to where they are used."""
-        self._resume = True
+        self._resume, self._load_from = True, filename
         beginning = self._read(filename)
         self._begin_resuming(beginning)
         beginning.resume(self, self._state_hook, resume_optimizer, resume_param_scheduler)
@@ -230,7 +231,6 @@ class Runner(_Runner):
         Raises:
             OSError: it can't be written; the message names the last good one.
         """
-        self._state_hook.gather(self)
         if '://' in str(out_dir):
             super().save_checkpoint(out_dir, filename, *args, **kwargs)
         elif self.rank == 0:
@@ -239,12 +239,25 @@ class Runner(_Runner):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with written_whole(path) as part:
                     super().save_checkpoint(str(part.parent), part.name, *args, **kwargs)
+                self._see_that_it_can_be_read(path)
             except OSError as error:
                 last = latest_checkpoint(self.work_dir, self.hooks)
                 remedy = (
                     f'the last good one is {last}; make room and go on by --resume' if last else 'there is none yet'
                 )
                 raise OSError(error.errno, f'{error.strerror}: checkpoint {path} was not written, {remedy}') from error
+
+    def _see_that_it_can_be_read(self, path: Path) -> None:
+        """Read the first checkpoint of a run; warn now, and not when it is needed, where a reader of data can't."""
+        if self._has_read_own:
+            return
+        self._has_read_own = True
+        try:
+            load_file(path)
+        except UnsafeCheckpointError as error:
+            self.logger.warning(
+                f'this run can not be resumed as it is, a hook or the data set keeps what is no data: {error}'
+            )
 
     @master_only
     def dump_config(self) -> None:

@@ -38,7 +38,11 @@ def restore(schedulers: Sequence[_ParamScheduler], states: Sequence[dict[str, An
 
 
 def follow(
-    schedulers: Sequence[_ParamScheduler], initial: Sequence[dict[str, Any]], iterations: int, epoch_length: int | None
+    schedulers: Sequence[_ParamScheduler],
+    initial: Sequence[dict[str, Any]],
+    iterations: int,
+    epochs: int,
+    epoch_length: int | None,
 ) -> None:
     """Bring new schedulers, and the values that they schedule, to where they would be after so many iterations.
 
@@ -46,6 +50,7 @@ def follow(
         schedulers: as they were built, all for one optimizer whose state was loaded since.
         initial: the optimizer's :func:`values_of` from before that.
         iterations: number of iterations done.
+        epochs: number of epochs that were ended.
         epoch_length: iterations of an epoch; None where the loop has none.
     """
     scheduled = {scheduler.param_name for scheduler in schedulers}
@@ -58,7 +63,7 @@ def follow(
             for scheduler in schedulers:
                 if not scheduler.by_epoch:
                     scheduler.step()
-            if epoch_length and iteration % epoch_length == 0:
+            if epoch_length and iteration % epoch_length == 0 and iteration // epoch_length <= epochs:
                 for scheduler in schedulers:
                     if scheduler.by_epoch:
                         scheduler.step()

@@ -18,7 +18,20 @@ except ImportError:  # Windows
 
 _LOCK = '.training'
 _held: dict[Path, int] = {}  # folder -> the thread that trains there
+_files: set[int] = set()  # of the locks
 _guard = threading.Lock()
+
+
+def _forget_in_child() -> None:
+    """A forked process, such as a data worker, holds nothing: it may outlive a killed parent for seconds."""
+    for file in _files:
+        os.close(file)
+    _files.clear()
+    _held.clear()
+
+
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=_forget_in_child)
 
 
 class BusyError(OSError):
@@ -53,12 +66,13 @@ def held(work_dir: str | os.PathLike) -> Iterator[None]:
         remove_parts(folder)
         yield
     finally:
-        if lock is not None:
+        if lock in _files:
             with suppress(OSError):
                 (folder / _LOCK).unlink()
+            _files.discard(lock)
             os.close(lock)
         with _guard:
-            del _held[folder]
+            _held.pop(folder, None)
 
 
 def check_writable(folder: str | os.PathLike) -> None:
@@ -81,13 +95,13 @@ def check_writable(folder: str | os.PathLike) -> None:
 
 
 def _lock(folder: Path) -> int | None:
-    """Lock a file there. A POSIX lock: data workers, which outlive a killed parent for seconds, don't inherit it."""
+    """Lock a file there, until it is closed or the process ends."""
     if fcntl is None:
         return None
     while True:
         file = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             owner = os.read(file, 200).decode(errors='replace').strip()
             os.close(file)
@@ -100,6 +114,7 @@ def _lock(folder: Path) -> int | None:
             if os.path.samestat(os.fstat(file), os.stat(folder / _LOCK)):
                 break
         os.close(file)
+    _files.add(file)
     os.ftruncate(file, 0)
     os.write(
         file, f'process {os.getpid()} on {socket.gethostname()}, since {time.strftime("%Y-%m-%d %H:%M:%S")}'.encode()

@@ -42,7 +42,10 @@ class Breaks(BaseModel):
         if broken == 'buffer':
             self.mean += float('inf')
         x = self.second(x * 1e38 * 1e38 if broken == 'loss' else x)
-        return dict(loss=x.square().mean())
+        if self.calls == 2:
+            self.register_buffer('late_mask', torch.tensor([float('-inf')]))
+        # What is not a loss is only logged.
+        return dict(loss=x.square().mean(), recall=torch.tensor(float('nan')))
 
 
 def collate(items: list[dict]) -> dict:
@@ -69,7 +72,7 @@ def assert_checkpoints_are_sound(work_dir) -> None:
     assert saved
     for path in saved:
         weights = load_file(path)['state_dict']
-        assert all(weight.isfinite().all() for name, weight in weights.items() if name != 'mask')
+        assert all(weight.isfinite().all() for name, weight in weights.items() if 'mask' not in name)
 
 
 @pytest.mark.parametrize(('call', 'interval'), [(4, None), (4, 50), (5, 2), (8, None)])
@@ -89,14 +92,14 @@ def test_weights_are_found_before_a_checkpoint_holds_them(tmp_path, call, interv
     # From the next iteration on the loss tells.
     with pytest.raises(
         FloatingPointError,
-        match=rf'(2 of 5 weights.*first\.weight|the loss).* iteration {found}; .*its weight and bias',
+        match=rf'(2 of [56] weights.*first\.weight|the loss).* iteration {found}; .*its weight and bias',
     ):
         train(tmp_path, 'gradients', call, interval=interval)  # fmt: skip
     assert_checkpoints_are_sound(tmp_path)
 
 
 def test_a_buffer_that_has_become_infinite_ends_the_training(tmp_path):
-    with pytest.raises(FloatingPointError, match=r'1 of 5 weights and buffers, mean among them, are .* iteration 5'):
+    with pytest.raises(FloatingPointError, match=r'1 of [56] weights and buffers, mean among them, are .* iteration 5'):
         train(tmp_path, 'buffer', 5)
     assert_checkpoints_are_sound(tmp_path)
 

@@ -1,14 +1,17 @@
 """What a run begins from, and how it goes on."""
 
+import datetime
 import re
 import resource
 
 import pytest
 import torch
+from mmengine.config import ConfigDict
 from mmengine.hooks import CheckpointHook as PlainCheckpointHook
+from mmengine.optim import AmpOptimWrapper
 from mmengine.runner import Runner as PlainRunner
 
-from benchmarks.tiny_run import ITERATIONS, config, train
+from benchmarks.tiny_run import ITERATIONS, TinyPoints, config, train
 from mmseg_ext.checkpoints import load_file
 from mmseg_ext.engine.hooks import CheckpointHook
 from mmseg_ext.engine.latest import number_pattern
@@ -186,7 +189,9 @@ def test_a_checkpoint_cannot_have_other_files_removed(tmp_path, trained, name):
     def aim(content: dict) -> None:
         info = content['message_hub']['runtime_info']
         if name == 'removals':
-            content['training_state']['hooks'] = [('CheckpointHook', dict(removals=['../thesis.pth', str(victim)]))]
+            content['training_state']['hooks'] = [
+                ('CheckpointHook', dict(step=3, removals=['../thesis.pth', str(victim)]))
+            ]
         elif name == 'keep_ckpt_ids':
             info[name] = ['/../../thesis', '../thesis'] + [1] * 5
         else:
@@ -197,6 +202,29 @@ def test_a_checkpoint_cannot_have_other_files_removed(tmp_path, trained, name):
     runner = train(tmp_path / 'work', resume=True, load_from=source, **{'train_cfg.max_iters': 9})
     assert runner.iter == 9
     assert victim.exists()
+
+
+def test_resuming_another_runs_checkpoint_leaves_this_folders_files(tmp_path, trained):
+    train(tmp_path / 'mine', **{'default_hooks.checkpoint.max_keep_ckpts': -1, 'train_cfg.max_iters': 5})
+    best = {path.name for path in (tmp_path / 'mine').glob('best_*')}
+    train(tmp_path / 'mine', resume=True, load_from=str(trained), **{'default_hooks.checkpoint.max_keep_ckpts': 1})
+    left = {path.name for path in (tmp_path / 'mine').iterdir()}
+    assert best | {'iter_1.pth', 'iter_2.pth'} <= left
+
+
+def test_a_file_in_the_own_folder_can_have_no_newer_files_removed(tmp_path):
+    train(tmp_path, **{'train_cfg.max_iters': 3})
+    for name in ('iter_100.pth', 'best_loss_iter_99.pth', 'notes.txt'):
+        (tmp_path / name).touch()
+
+    def aim(content: dict) -> None:
+        content['message_hub']['runtime_info'].update(keep_ckpt_ids=[100, 99, 98], best_score='x')
+        removals = ['iter_100.pth', 'best_loss_iter_99.pth', 'notes.txt', 'last_checkpoint']
+        content['training_state']['hooks'] = [('CheckpointHook', dict(step=3, removals=removals))]
+
+    source = changed(tmp_path / 'iter_3.pth', tmp_path / 'iter_3.pth', aim)
+    train(tmp_path, resume=True, load_from=source)
+    assert {'iter_100.pth', 'best_loss_iter_99.pth', 'notes.txt'} <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_the_best_checkpoint_of_another_work_directory_stays_there(tmp_path, trained):
@@ -218,6 +246,85 @@ def test_the_config_in_a_checkpoint_is_not_looked_at(tmp_path, trained):
     source = changed(trained, tmp_path / 'changed.pth', poison)
     assert train(tmp_path / 'work', resume=True, load_from=source).iter == ITERATIONS
     assert not trace.exists()
+
+
+# --- what breaks and does not break a run
+
+
+EPOCHS = {
+    'train_cfg': dict(type='EpochBasedTrainLoop', max_epochs=2, val_interval=1, _delete_=True),
+    'train_dataloader.sampler': dict(type='DefaultSampler', shuffle=True, _delete_=True),
+}
+
+
+@pytest.mark.parametrize('batch_size', [4, 6])
+def test_an_epoch_based_run_goes_on_with_whole_epochs_after_another_batch_size(tmp_path, logged, batch_size):
+    train(tmp_path, **logged, **EPOCHS, **{'default_hooks.checkpoint.by_epoch': True})
+    changes = {**EPOCHS, 'train_cfg': dict(EPOCHS['train_cfg'], max_epochs=4)}
+    runner = train(
+        tmp_path, **logged, **changes,
+        **{'default_hooks.checkpoint.by_epoch': True, 'train_dataloader.batch_size': batch_size},
+    )  # fmt: skip
+    assert runner.epoch == 4
+    assert runner.iter == 2 * 4 + 2 * -(-11 // batch_size)
+
+
+def test_the_middle_of_an_epoch_of_another_length_is_its_beginning_and_that_is_said(tmp_path, logged):
+    train(tmp_path, **logged, **EPOCHS)
+    runner = train(
+        tmp_path, resume=True, load_from=str(tmp_path / 'iter_6.pth'), **logged, **EPOCHS,
+        **{'train_dataloader.batch_size': 6},
+    )  # fmt: skip
+    assert runner.iter == 6 + 2
+    assert 'not as it was: the place in epoch 2, which has 2 batches now: it begins anew' in log_of(tmp_path)
+
+
+def test_a_config_dict_in_the_data_sets_metainfo_does_not_make_checkpoints_that_cannot_be_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(TinyPoints, 'metainfo', dict(classes=('a',), names=ConfigDict(a='b')), raising=False)
+    train(tmp_path, **{'train_cfg.max_iters': 2})
+    assert train(tmp_path, **{'train_cfg.max_iters': 3}).iter == 3
+
+
+def test_a_run_whose_checkpoints_hold_more_than_data_says_so_when_it_writes_the_first(tmp_path, logged, monkeypatch):
+    monkeypatch.setattr(TinyPoints, 'metainfo', dict(classes=('a',), since=datetime.date(2020, 1, 1)), raising=False)
+    train(tmp_path, **logged, **{'train_cfg.max_iters': 2})
+    assert log_of(tmp_path).count('this run can not be resumed as it is') == 1
+    assert 'datetime.date' in log_of(tmp_path)
+
+
+def test_a_stopped_training_stays_stopped_until_its_criterion_is_another(tmp_path, logged):
+    def stop(patience: int) -> dict:
+        return {
+            **logged,
+            'custom_hooks': [dict(type='EarlyStoppingHook', monitor='loss', patience=patience, min_delta=1.0)],
+        }
+
+    stopped = train(tmp_path, **stop(1)).iter
+    assert stopped < ITERATIONS
+    assert train(tmp_path, **stop(1)).iter == stopped
+    assert f'which was stopped early at iteration {stopped}; to go on change the patience' in log_of(tmp_path)
+    assert train(tmp_path, **stop(50)).iter == ITERATIONS
+    assert 'the training goes on' in log_of(tmp_path)
+
+
+def test_another_optimizer_of_the_same_settings_is_refused(tmp_path, trained):
+    with pytest.raises(ValueError, match='it is AdamW, not Adam'):
+        train(tmp_path / 'work', resume=True, load_from=str(trained), **{'optim_wrapper.optimizer.type': 'Adam'})
+
+
+def test_a_scaled_pending_gradient_is_saved_without_its_scale(tmp_path):
+    runner = train(tmp_path, **{'train_cfg.max_iters': 4})
+    parameter = runner.model.net[0].bias
+    for scale, expected in ((1.0, 3.0), (4.0, 0.75)):
+        runner.optim_wrapper._inner_count = 1
+        parameter.grad = torch.full_like(parameter, 3.0)
+        if scale != 1:
+            runner.optim_wrapper.__class__ = AmpOptimWrapper
+            runner.optim_wrapper.loss_scaler = torch.amp.GradScaler('cpu', init_scale=scale, enabled=True)
+            runner.optim_wrapper.loss_scaler._lazy_init_scale_growth_tracker(torch.device('cpu'))
+        runner.save_checkpoint(str(tmp_path), 'mid.pth', by_epoch=False)
+        saved = load_file(tmp_path / 'mid.pth')['training_state']['gradients'][0]['net.0.bias']
+        assert (saved == expected).all()
 
 
 # --- schedules
@@ -294,6 +401,26 @@ def test_epoch_schedules_follow_by_epochs(tmp_path, logged):
         return load_file(tmp_path / folder / 'epoch_4.pth')['optimizer']['param_groups'][0]['lr']
 
     assert rate('short') == rate('long')
+
+
+def test_an_epoch_schedule_is_stepped_once_at_the_epochs_end_where_a_checkpoint_was_written_before(tmp_path, logged):
+    def steps(milestones: list[int], epochs: int = 4) -> dict:
+        return {
+            **logged, **EPOCHS, 'train_cfg': dict(EPOCHS['train_cfg'], max_epochs=epochs),
+            'param_scheduler': [dict(type='MultiStepLR', milestones=milestones, gamma=0.1, by_epoch=True)],
+        }  # fmt: skip
+
+    train(tmp_path / 'whole', **steps([1, 2, 3]))
+    train(tmp_path / 'part', **steps([2]))
+    train(tmp_path / 'part', resume=True, load_from=str(tmp_path / 'part/iter_4.pth'), **steps([1, 2, 3]))
+    assert rates(tmp_path / 'part', range(5, 17)) == rates(tmp_path / 'whole', range(5, 17))
+
+
+def test_without_its_schedule_a_momentum_is_the_configs(tmp_path, logged):
+    schedule = [dict(type='LinearMomentum', start_factor=0.5, begin=0, end=12, by_epoch=False)]
+    train(tmp_path, **logged, **{'param_scheduler': schedule, 'train_cfg.max_iters': 3})
+    train(tmp_path, **logged, **{'param_scheduler': None, 'train_cfg.max_iters': 4})
+    assert load_file(tmp_path / 'iter_4.pth')['optimizer']['param_groups'][0]['betas'][0] == 0.9
 
 
 def test_a_schedule_that_goes_by_metrics_goes_on_as_it_was_with_a_warning(tmp_path, logged):

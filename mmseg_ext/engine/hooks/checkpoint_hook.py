@@ -12,8 +12,13 @@ from mmengine.runner import BaseLoop
 
 from mmseg_ext.engine.latest import number_pattern
 from mmseg_ext.engine.receipts import Receipt, hash_data, receipt_path
-from mmseg_ext.files import written_whole
+from mmseg_ext.files import remove_parts, written_whole
 from mmseg_ext.registry import HOOKS
+
+from .training_state_hook import share_state
+
+# Seconds after which a part of a file is nobody's.
+_STALE = 24 * 3600
 
 
 class _DeferredRemoval:
@@ -44,8 +49,8 @@ class CheckpointHook(_CheckpointHook):
       removed by the resumed run.
     - The state after a validation is saved once all hooks have seen its metrics, so that a resumed run neither repeats
       a finished validation nor leaves out one that was due.
-    - What a checkpoint says of other files counts for files of this training's folder only: mmengine's removes the
-      "best checkpoint" that the file it resumes from names, whatever that is.
+    - What a checkpoint says of other files counts if it lies in this training's folder, and for files there that are
+      not newer: mmengine's removes the "best checkpoint" that the file it resumes from names, whatever that is.
     - The best checkpoint has a receipt (:mod:`mmseg_ext.engine.receipts`).
     """
 
@@ -63,17 +68,26 @@ class CheckpointHook(_CheckpointHook):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._saved_step = state['step'] if type(state['step']) is int else None
-        self._left_over = [name for name in state['removals'] if self._is_own(name)]
+        self._left_over = [name for name in state['removals'] if self._number(name) is not None]
 
     def before_train(self, runner) -> None:
         hub = runner.message_hub
-        if 'keep_ckpt_ids' in hub.runtime_info:
-            hub.update_info('keep_ckpt_ids', [step for step in hub.get_info('keep_ckpt_ids') if type(step) is int])
+        known = hub.runtime_info.get('keep_ckpt_ids')
+        hub.pop_info('keep_ckpt_ids')  # until it is known whether they are of this folder
         super().before_train(runner)
-        self._take_best_from_own_folder(hub)
+        is_own = self._is_resumed_from_own_folder(runner)
+        self._take_over_best(hub, is_own)
         self.file_backend = _DeferredRemoval(self.file_backend)
-        self.file_backend.waiting += [self.file_backend.join_path(self.out_dir, name) for name in self._left_over]
+        if is_own and self.max_keep_ckpts > 0:
+            self._take_over_kept(known, self._step(runner))
+            hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+        if is_own:
+            names = [name for name in self._left_over if self._number(name) <= self._step(runner)]
+            self.file_backend.waiting += [self.file_backend.join_path(self.out_dir, name) for name in names]
         self._flush()
+        if is_main_process() and '://' not in self.out_dir:
+            # Others may write there too.
+            remove_parts(self.out_dir, age=_STALE)
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         if self._in_validation:
@@ -115,6 +129,7 @@ class CheckpointHook(_CheckpointHook):
         last = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', last)
         self._saved_step = step
+        share_state(runner)
         runner.save_checkpoint(
             self.out_dir,
             name,
@@ -160,20 +175,40 @@ class CheckpointHook(_CheckpointHook):
     def _step(self, runner) -> int:
         return runner.epoch if self.by_epoch else runner.iter
 
-    def _is_own(self, name: Any) -> bool:
-        """Whether this is the name of a file that this hook writes."""
+    def _number(self, name: Any) -> int | None:
+        """Return the number in the name of a file that this hook writes, None for other names."""
         if not isinstance(name, str) or name != osp.basename(name):
-            return False
+            return None
         pattern = number_pattern(self.filename_tmpl)
-        return re.fullmatch(pattern, name) is not None or re.fullmatch(f'best_.+_{pattern}', name) is not None
+        found = re.fullmatch(pattern, name) or re.fullmatch(f'best_.+_{pattern}', name)
+        return int(found[1]) if found else None
 
-    def _take_best_from_own_folder(self, hub) -> None:
-        """Look for the best checkpoint by its name in this training's folder: it may have moved, or be another's."""
+    def _is_resumed_from_own_folder(self, runner) -> bool:
+        if not runner._resume:
+            return False
+        source = runner._load_from  # None: mmengine has looked in the work directory
+        return source is None or osp.realpath(osp.dirname(source)) == osp.realpath(self.out_dir)
+
+    def _take_over_kept(self, steps: Any, newest: int) -> None:
+        steps = [step for step in steps if type(step) is int and step <= newest] if isinstance(steps, list) else []
+        while len(steps) > self.max_keep_ckpts:
+            step = steps.pop(0)
+            if is_main_process():
+                self._remove_step(step)
+        self.keep_ckpt_ids.extend(steps)
+
+    def _take_over_best(self, hub, is_own: bool) -> None:
+        """Look for the best checkpoint by its name in this training's folder; that of another folder stays there."""
 
         def own(path: Any) -> str | None:
             name = osp.basename(path) if isinstance(path, str) else None
-            return self.file_backend.join_path(self.out_dir, name) if self._is_own(name) else None
+            if not is_own or self._number(name) is None:
+                return None
+            return self.file_backend.join_path(self.out_dir, name)
 
+        for name, score in list(hub.runtime_info.items()):
+            if name.startswith('best_score') and not isinstance(score, (int, float)):
+                hub.pop_info(name)
         if getattr(self, 'best_ckpt_path', None) is not None:
             self.best_ckpt_path = own(self.best_ckpt_path)
             hub.update_info('best_ckpt', self.best_ckpt_path)

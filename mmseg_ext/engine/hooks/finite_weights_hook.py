@@ -37,11 +37,10 @@ class FiniteWeightsHook(Hook):
         self._handle = None
         self._call: tuple[nn.Module, tuple, dict] | None = None
         self._first_bad: Tensor | None = None  # on the device: the iteration, or -1
-        self._constants: set[str] = set()
+        self._was_finite: set[str] = set()  # buffers: some models keep masks of -inf
 
     def before_train(self, runner) -> None:
-        # Some models keep masks of -inf in their buffers.
-        self._constants = {name for name, buffer in runner.model.named_buffers() if not all_finite(buffer)}
+        self._was_finite = {name for name, buffer in runner.model.named_buffers() if all_finite(buffer)}
         device = next(runner.model.parameters()).device
         self._on_cpu = device.type == 'cpu'
         self._interval = self.interval or (1 if self._on_cpu else 50)
@@ -64,7 +63,9 @@ class FiniteWeightsHook(Hook):
         self._call = model, inputs, kwargs
         if _scales_loss(self._runner.optim_wrapper):
             return
-        losses = list(tensors_in(output))
+        # Other entries are only logged.
+        named = output.items() if isinstance(output, dict) else ()
+        losses = [loss for name, value in named if 'loss' in name for loss in tensors_in(value)]
         if self._on_cpu:
             if not all_finite(losses):
                 self._fail('the loss is', self._runner.iter + 1)
@@ -84,12 +85,17 @@ class FiniteWeightsHook(Hook):
         first = self._first_bad.item()
         if first >= 0:
             self._fail('the loss is', first)
-        values = dict(runner.model.named_parameters())
-        values |= {name: buffer for name, buffer in runner.model.named_buffers() if name not in self._constants}
-        values = {name: value for name, value in values.items() if value.is_floating_point()}
-        finite = torch.stack([value.detach().isfinite().all() for value in values.values()])
-        if not finite.all():
-            bad = [name for name, is_finite in zip(values, finite.tolist(), strict=True) if not is_finite]
+        values = dict(runner.model.named_parameters()) | dict(runner.model.named_buffers())
+        values = {name: value for name, value in values.items() if value.is_floating_point() or value.is_complex()}
+        finite = torch.stack([value.detach().isfinite().all() for value in values.values()]).tolist()
+        buffers = {name for name, _ in runner.model.named_buffers()}
+        bad = []
+        for name, is_finite in zip(values, finite, strict=True):
+            if is_finite:
+                self._was_finite.add(name)
+            elif name not in buffers or name in self._was_finite:
+                bad.append(name)
+        if bad:
             self._fail(f'{len(bad)} of {len(values)} weights and buffers, {bad[0]} among them, are', runner.iter + 1)
 
     def _fail(self, what: str, iteration: int) -> None:
