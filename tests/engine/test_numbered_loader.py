@@ -173,3 +173,47 @@ def test_what_is_drawn_apart_leaves_the_generators_as_they_were():
     assert len(set(first)) == 3
     again = DrawnApart(draw(), 5)
     assert [next(again) for _ in range(3)] == first
+
+
+def test_going_over_the_loader_is_one_pass_and_leaves_the_training_where_it_is():
+    numbered = NumberedLoader(loader(sampler=DefaultSampler, workers=1, persistent_workers=True), 1)
+    stream = numbered.from_iteration(0)
+    first = next(stream)
+    assert len(list(numbered)) == len(numbered) == 4
+    assert [first, *(next(stream) for _ in range(8))] == batches(sampler=DefaultSampler)
+
+
+def test_a_hook_that_restarts_the_loader_changes_the_data_from_the_next_epoch_on():
+    inner = loader(sampler=DefaultSampler, workers=1, persistent_workers=True)
+    numbered = NumberedLoader(inner, 1)
+    assert {item[0] for batch in numbered.of_epoch(0) for item in batch} == set(range(10))
+    inner.dataset.__class__ = Shifted
+    # As detection projects switch their pipeline.
+    numbered._DataLoader__initialized = False
+    numbered._iterator = None
+    assert {item[0] for batch in numbered.of_epoch(1) for item in batch} == set(range(100, 110))
+
+
+class Shifted(Noisy):
+    def __getitem__(self, index):
+        return index + 100, *super().__getitem__(index)[1:]
+
+
+class Inner(WithPipeline):
+    class pipeline:
+        class Apply:  # as mmcv's RandomApply: its transforms are an object that has some
+            class transforms:
+                class Albu:
+                    aug = OwnGenerator()
+
+                transforms = (Albu(),)
+
+        transforms = (Apply(),)
+
+    def __getitem__(self, index):
+        return self.pipeline.transforms[0].transforms.transforms[0].aug(index)
+
+
+def test_transforms_inside_of_transforms_are_seeded_too():
+    whole = batches(dataset=Inner())
+    assert batches(start=4, count=5, dataset=Inner()) == whole[4:]

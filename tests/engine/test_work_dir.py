@@ -1,6 +1,7 @@
 """One training at a time in a folder, which has to be writable."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,6 +38,19 @@ def test_another_process_is_refused_by_name_and_a_killed_one_frees_the_folder_at
             pass
     finally:
         os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_a_copy_of_the_folder_does_not_free_it_and_a_child_of_the_process_does_not_hold_it(tmp_path):
+    with held(tmp_path / 'work'):
+        shutil.copytree(tmp_path / 'work', tmp_path / 'copy')
+        child = os.fork()
+        if child == 0:
+            try:
+                with held(tmp_path / 'work'):
+                    os._exit(1)
+            except BusyError:
+                os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
 
 
 def test_another_thread_is_refused_until_the_first_is_done(tmp_path):
