@@ -110,9 +110,7 @@ def _file_name(url: str) -> str:
     # Separators first: a quoted one, %2F, is none of the address, but would be one of the path.
     name = unquote(parts.path.rpartition('/')[2])
     if name in ('', '.', '..') or not name.isprintable() or '/' in name or '\\' in name:
-        raise ValueError(
-            f'{url!r} does not end in the name of a file: give the address of a file, e.g. {url[:40]}/a.pth'
-        )
+        raise ValueError(f'{url!r} does not end in the name of a file: give an address that does, http://HOST/NAME.pth')
     return name.encode()[-_LONGEST_NAME:].decode(errors='ignore')
 
 

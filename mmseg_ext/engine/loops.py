@@ -2,6 +2,8 @@
 
 mmengine reads and discards the batches before the iteration that it resumes at, leaves out a validation that a kill
 prevented, and has the random numbers of a new process.
+
+They are not registered: our ``Runner`` puts them in the place of mmengine's, and restores their state when it resumes.
 """
 
 import logging
@@ -13,8 +15,6 @@ from mmengine.runner import EpochBasedTrainLoop as _EpochBasedTrainLoop
 from mmengine.runner import IterBasedTrainLoop as _IterBasedTrainLoop
 from torch import nn
 from torch.utils.data import DataLoader
-
-from mmseg_ext.registry import LOOPS
 
 from .distributed import share_buffers
 from .numbered_loader import NumberedLoader, not_numbered
@@ -68,7 +68,6 @@ class _NumberedMixin:
         self.runner.val_loop.run()
 
 
-@LOOPS.register_module()
 class IterBasedTrainLoop(_NumberedMixin, _IterBasedTrainLoop):
     """mmengine's ``IterBasedTrainLoop``, arguments included, with batches and random numbers by iteration.
 
@@ -98,7 +97,6 @@ class IterBasedTrainLoop(_NumberedMixin, _IterBasedTrainLoop):
         return self._iter >= self.val_begin and at_interval
 
 
-@LOOPS.register_module()
 class EpochBasedTrainLoop(_NumberedMixin, _EpochBasedTrainLoop):
     """mmengine's ``EpochBasedTrainLoop``, arguments included, with batches and random numbers by iteration.
 
