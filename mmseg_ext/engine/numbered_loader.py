@@ -61,10 +61,10 @@ class NumberedLoader:
         return len(self.loader)
 
     def __iter__(self) -> Iterator:
-        """Yield the batches of one pass, whatever the training is at."""
+        """Yield the batches of one pass, whatever the training is at; nothing begins before the first is asked for."""
         places = _Places()
         places.now = next(self._begin_passes())
-        return iter(self._build_reader(places, persistent_workers=False))
+        yield from self._build_reader(places, persistent_workers=False)
 
     def from_iteration(self, start: int) -> Iterator:
         """Yield the batches from number ``start`` on, without end: one pass of the sampler after the other."""

@@ -217,3 +217,11 @@ class Inner(WithPipeline):
 def test_transforms_inside_of_transforms_are_seeded_too():
     whole = batches(dataset=Inner())
     assert batches(start=4, count=5, dataset=Inner()) == whole[4:]
+
+
+def test_an_iterator_that_nobody_asks_takes_nothing_from_the_sampler():
+    # mmengine 0.10.7's loop makes one in its constructor.
+    numbered = NumberedLoader(loader(workers=1), 1)
+    unused = iter(numbered)
+    assert next(numbered.from_iteration(0)) == batches(count=1)[0]
+    del unused
