@@ -10,14 +10,13 @@ from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, master_only
 from mmengine.hooks import CheckpointHook as _CheckpointHook
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import Registry
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
 from mmengine.runner import Runner as _Runner
 from mmengine.visualization import Visualizer
 from torch import Tensor, nn
 
-from mmseg_ext.checkpoints import UnsafeCheckpointError, load_file, safe_loading
+from mmseg_ext.checkpoints import load_file, safe_loading
 from mmseg_ext.files import written_whole
 from mmseg_ext.registry import HOOKS, LOOPS, RUNNERS
 
@@ -176,7 +175,7 @@ class Runner(_Runner):
             beginning = Beginning.read(source)
         options = {name: self.cfg.get(name, ()) for name in ('allow_missing', 'allow_unexpected')}
         reset_head = bool(self.cfg.get('reset_head')) and not self._resume
-        beginning.check_weights(self._network, reset_head=reset_head, **options)
+        beginning.check_weights(self.model, reset_head=reset_head, **options)
         return beginning
 
     def _begin_resuming(self, beginning: Beginning) -> None:
@@ -254,7 +253,7 @@ class Runner(_Runner):
         self._has_read_own = True
         try:
             load_file(path)
-        except UnsafeCheckpointError as error:
+        except ValueError as error:  # more than data, or beyond what a file may make
             self.logger.warning(
                 f'this run can not be resumed as it is, a hook or the data set keeps what is no data: {error}'
             )
@@ -270,11 +269,6 @@ class Runner(_Runner):
     def weights(self) -> Mapping[str, Tensor]:
         """The weights in the checkpoint that :meth:`prepare` has read, until they are loaded."""
         return {} if self._beginning is None else self._beginning.content['state_dict']
-
-    @property
-    def _network(self) -> nn.Module:
-        """The model inside its wrapper for distributed training, if there is one."""
-        return self.model.module if is_model_wrapper(self.model) else self.model
 
 
 def build_runner(cfg: Config) -> _Runner:
