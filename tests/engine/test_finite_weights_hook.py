@@ -92,14 +92,14 @@ def test_weights_are_found_before_a_checkpoint_holds_them(tmp_path, call, interv
     # From the next iteration on the loss tells.
     with pytest.raises(
         FloatingPointError,
-        match=rf'(2 of [56] weights.*first\.weight|the loss).* iteration {found}; .*its weight and bias',
+        match=rf'(2 of 7 weights.*first\.weight|the loss).* iteration {found}; .*its weight and bias',
     ):
         train(tmp_path, 'gradients', call, interval=interval)  # fmt: skip
     assert_checkpoints_are_sound(tmp_path)
 
 
 def test_a_buffer_that_has_become_infinite_ends_the_training(tmp_path):
-    with pytest.raises(FloatingPointError, match=r'1 of [56] weights and buffers, mean among them, are .* iteration 5'):
+    with pytest.raises(FloatingPointError, match=r'1 of 7 weights and buffers, mean among them, are .* iteration 5'):
         train(tmp_path, 'buffer', 5)
     assert_checkpoints_are_sound(tmp_path)
 
