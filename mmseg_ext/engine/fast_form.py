@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable
 
 import torch
-from mmcv.cnn import ConvModule
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
@@ -157,12 +156,6 @@ def _pairs(model: nn.Module, run: Callable[[], Tensor]) -> dict[nn.Module, nn.Co
     finally:
         for handle in handles:
             handle.remove()
-    # Our heads run the parts of a convolution module themselves (``conv_over_pyramid``).
-    for module in model.decode_head.modules():
-        if isinstance(module, ConvModule) and module.with_norm and isinstance(module.norm, _BatchNorm):
-            is_plain = type(module.conv) is nn.Conv2d and module.order == ('conv', 'norm', 'act')
-            if is_plain and inputs_of.get(module.norm, [None]) == [None]:
-                inputs_of[module.norm] = [module.conv]
     uses = Counter(conv for convs in inputs_of.values() for conv in convs)
     return {
         norm: convs[0]

@@ -4,11 +4,12 @@ from .atrous_pyramid import AtrousPyramid, SummedAtrousPyramid, check_dilations
 from .batch_norm import check_norm_input
 from .dilation import BlockPlan, dilation_plan, mmseg_dilation_plan
 from .drop_block import DropBlock2d
+from .eager import is_eager
 from .hard_pixels import hard_pixel_weight
 from .output_stride import Unit, multiply_dilations, output_stride, remember_geometry, set_output_stride
 from .pointwise_conv import PointwiseConv2d, pointwise_conv2d
 from .pooling import AvgPool2d, MaxPool2d, PhasePool2d
-from .pyramid_conv import PyramidConv2d, pyramid_conv2d
+from .pyramid_conv import PyramidConv2d, concat_levels, pyramid_conv2d
 from .pyramid_pooling import PooledProjection, PyramidPooling
 from .rectified_conv import RectifiedConv2d
 from .resampling import Resampling
@@ -37,8 +38,10 @@ __all__ = [
     'Unit',
     'check_dilations',
     'check_norm_input',
+    'concat_levels',
     'dilation_plan',
     'hard_pixel_weight',
+    'is_eager',
     'mmseg_dilation_plan',
     'multiply_dilations',
     'output_stride',

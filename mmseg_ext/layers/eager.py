@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor, is_legacy_batchedtensor
 from torch.autograd import forward_ad
 
 
@@ -21,4 +22,11 @@ def is_eager(*tensors: Tensor | None) -> bool:
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return False
     given = [tensor for tensor in tensors if tensor is not None]
-    return all(type(tensor) in (Tensor, nn.Parameter) and not tensor.is_meta for tensor in given)
+    return all(
+        type(tensor) in (Tensor, nn.Parameter)
+        and not tensor.is_meta
+        # In a backward pass for a batch of gradients no transform is active.
+        and not is_functorch_wrapped_tensor(tensor)
+        and not is_legacy_batchedtensor(tensor)
+        for tensor in given
+    )

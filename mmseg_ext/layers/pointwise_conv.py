@@ -7,10 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .eager import is_eager
+
 
 def pointwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Compute ``torch.nn.functional.conv2d`` with a 1x1 kernel: ``(B, C, H, W)`` and ``(C_out, C, 1, 1)``."""
-    if is_product(x, weight) and not torch.compiler.is_compiling():
+    if is_product(x, weight) and is_eager(x, weight, bias):
         # Not matmul, which may compute the transpose and copy it.
         out = torch.bmm(weight.flatten(1).expand(len(x), -1, -1), x.flatten(2))
         # A view would keep what follows from changing it in place.

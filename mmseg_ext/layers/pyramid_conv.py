@@ -6,11 +6,13 @@ is a sum over the levels ``x_i``, and that of a small level can move below the u
 1x1 convolutions at the level's own size, whose results are interpolated, each shifted by its tap, onto the output. The
 result is the same for every kernel, dilation and level size; the arithmetic shrinks with the level's area.
 
-``pyramid_place.py`` does the placing. In half precision only levels of a few pixels are treated so, in another way
-(``pyramid_half.py``), and the others are upsampled.
+``pyramid_products.py`` does that on a CPU. Everywhere else, and where something other than a plain pass looks at the
+operators (``eager.py``), it is made of torch's own operators. In half precision only levels of a few pixels are treated
+so, in another way (``pyramid_half.py``), and the others are upsampled.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import compress
 
 import torch
@@ -18,11 +20,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import pyramid_half
-from .placing import Placing
+from .eager import is_eager
+from .measured import measured_choice
 from .pointwise_conv import is_product, pointwise_conv2d
-from .precision import full_precision
+from .products import may_multiply, without_autocast
 from .pyramid_half import conv_with_pixel_maps
-from .pyramid_place import add_level, add_level_gradients, add_level_plainly
+from .pyramid_level import Placing
+from .pyramid_products import add_level, add_level_gradients
 
 
 def pyramid_conv2d(
@@ -60,73 +64,147 @@ def pyramid_conv2d(
         raise ValueError(f'the kernel is {tuple(weight.shape[2:])}, it must be square and odd')
     size = tuple(levels[0].shape[2:] if size is None else size)
     placings = [Placing(tuple(level.shape[2:]), size, kernel_size, dilation, align_corners) for level in levels]
-    dtype = _compute_dtype(levels[0])
-    half = dtype in (torch.float16, torch.bfloat16)
+    compute = partial(_pyramid_conv2d, levels, weight, bias, placings)
     if below is None:
-        below = [_saves(*level, weight, half) for level in zip(placings, levels, strict=True)]
-    direct = [
-        level
-        if level.shape[2:] == size
-        else F.interpolate(level, size=size, mode='bilinear', align_corners=align_corners)
-        for level, low in zip(levels, below, strict=True)
-        if not low
-    ]
+        below = [_saves(*level, weight) for level in zip(placings, levels, strict=True)]
+        if any(below) and weight.device.type != 'cpu' and is_eager(*levels, weight, bias):
+            ways = [[False] * len(below), below]
+            inputs = [*levels, weight]
+            key = _compute_dtype(weight), *placings, *(x.shape for x in inputs), *(x.requires_grad for x in inputs)
+            below = ways[measured_choice(key, [partial(compute, way) for way in ways], inputs)]
+    return compute(below)
+
+
+def _pyramid_conv2d(
+    levels: Sequence[Tensor], weight: Tensor, bias: Tensor | None, placings: Sequence[Placing], below: Sequence[bool]
+) -> Tensor:
+    direct = _concat(
+        [
+            upsampled(level, placing.size, placing.align_corners)
+            for level, placing, low in zip(levels, placings, below, strict=True)
+            if not low
+        ]
+    )
     if not any(below):
-        return _direct_conv(_concat(direct), weight, bias, placings[0])
+        return _direct_conv(direct, weight, bias, placings[0])
+    channels = [level.shape[1] for level in levels]
     lows, placings = list(compress(levels, below)), list(compress(placings, below))
-    if half:
+    dtype = _compute_dtype(levels[0])
+    eager = is_eager(*levels, weight, bias)
+    if dtype in (torch.float16, torch.bfloat16):
+        if eager and not all(low.isfinite().all() for low in lows):
+            return _direct_conv(
+                concat_levels(levels, placings[0].size, align_corners=placings[0].align_corners),
+                weight,
+                bias,
+                placings[0],
+            )
         direct_weights, low_weights = _weight_slices(weight, channels, below)
         with torch.autocast(weight.device.type, enabled=False):
-            return conv_with_pixel_maps(direct, direct_weights, bias, lows, low_weights, placings, dtype)
-    arguments = channels, below, placings, _concat(direct), weight, bias, *lows
-    return _plain_ops(*arguments) if torch.compiler.is_compiling() else _PyramidConv.apply(*arguments)
+            return conv_with_pixel_maps(
+                [] if direct is None else [direct], direct_weights, bias, lows, low_weights, placings, dtype
+            )
+    compute = _PyramidConv.apply if eager and may_multiply(*lows) else _plain_ops
+    return compute(channels, below, placings, direct, weight, bias, *lows)
+
+
+def upsampled(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
+    """Interpolate ``(B, C, h, w)`` bilinearly to ``(B, C, *size)``; what has that size already stays as it is."""
+    if _are_equal(x.shape[2:], size):
+        return x
+    return F.interpolate(x, size=tuple(size), mode='bilinear', align_corners=align_corners)
+
+
+def _are_equal(one: Sequence[int], other: Sequence[int]) -> bool:
+    if any(isinstance(length, torch.SymInt) for length in (*one, *other)):
+        # A comparison would tie an exported program to its outcome.
+        from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+        return all(statically_known_true(a == b) for a, b in zip(one, other, strict=True))
+    return tuple(one) == tuple(other)
+
+
+def concat_levels(levels: Sequence[Tensor], size: Sequence[int] | None = None, *, align_corners: bool) -> Tensor:
+    """Upsample maps ``(B, C_i, H_i, W_i)`` to one size, None for the first's, and concatenate their channels."""
+    size = levels[0].shape[2:] if size is None else size
+    return _concat([upsampled(level, size, align_corners) for level in levels])
 
 
 class PyramidConv2d(nn.Conv2d):
-    """:func:`pyramid_conv2d` as a layer, with the parameters of the convolution over the concatenation.
+    """``torch.nn.Conv2d`` that also takes the levels of a pyramid, in place of their concatenation.
+
+    Its parameters are torch's. Levels are treated as in :func:`pyramid_conv2d` where the convolution keeps the size of
+    its input (stride 1, one group, zero padding, a square and odd kernel), and are upsampled and concatenated
+    elsewhere.
 
     Args:
-        in_channels: channels of each level.
-        out_channels, kernel_size, dilation, bias: of the convolution.
-        align_corners: of the interpolation.
+        in_channels: of the concatenation, or of each level.
+        out_channels, kernel_size, stride, dilation: as in torch.
+        padding: None keeps the size of the map, at stride 1 and with an odd kernel.
+        align_corners: of the interpolation, unless the call says otherwise.
+        kwargs: torch's other arguments.
     """
 
     def __init__(
         self,
-        in_channels: Sequence[int],
+        in_channels: int | Sequence[int],
         out_channels: int,
         kernel_size: int = 3,
+        stride: int = 1,
+        padding: int | None = None,
         dilation: int = 1,
-        bias: bool = True,
+        *,
         align_corners: bool = False,
+        **kwargs,
     ):
-        padding = kernel_size // 2 * dilation
-        super().__init__(sum(in_channels), out_channels, kernel_size, padding=padding, dilation=dilation, bias=bias)
+        channels = in_channels if isinstance(in_channels, int) else sum(in_channels)
+        padding = kernel_size // 2 * dilation if padding is None else padding
+        super().__init__(channels, out_channels, kernel_size, stride, padding, dilation, **kwargs)
         self.align_corners = align_corners
 
-    def forward(self, levels: Sequence[Tensor], size: Sequence[int] | None = None) -> Tensor:
-        """Map levels ``(B, C_i, H_i, W_i)`` to ``(B, out_channels, *size)``; ``size`` None: the first level's."""
+    def forward(
+        self, x: Tensor | Sequence[Tensor], size: Sequence[int] | None = None, align_corners: bool | None = None
+    ) -> Tensor:
+        """Map levels ``(B, C_i, H_i, W_i)`` to ``(B, out_channels, H, W)``, or one map as torch does.
+
+        Args:
+            x: the levels, or their concatenation.
+            size: to which the levels are interpolated bilinearly; None: the first level's.
+            align_corners: as in ``torch.nn.functional.interpolate``; None: the layer's.
+        """
+        align_corners = self.align_corners if align_corners is None else align_corners
+        if isinstance(x, Tensor):
+            return super().forward(x)
+        if not self._keeps_size():
+            return super().forward(concat_levels(x, size, align_corners=align_corners))
         return pyramid_conv2d(
-            levels,
-            self.weight,
-            self.bias,
-            size=size,
-            dilation=self.dilation[0],
-            align_corners=self.align_corners,
+            x, self.weight, self.bias, size=size, dilation=self.dilation[0], align_corners=align_corners
+        )
+
+    def _keeps_size(self) -> bool:
+        kernel_size, dilation = self.kernel_size[0], self.dilation[0]
+        return (
+            self.stride == (1, 1)
+            and self.groups == 1
+            and self.padding_mode == 'zeros'
+            and self.dilation == (dilation, dilation)
+            and self.kernel_size == (kernel_size, kernel_size)
+            and kernel_size % 2 == 1
+            and self.padding in ((kernel_size // 2 * dilation,) * 2, 'same')
         )
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:
     """The type that a convolution of ``x`` is computed in."""
-    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
+    if not x.is_meta and torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
         return torch.get_autocast_dtype(x.device.type)
     return x.dtype
 
 
-def _saves(placing: Placing, level: Tensor, weight: Tensor, half: bool) -> bool:
+def _saves(placing: Placing, level: Tensor, weight: Tensor) -> bool:
     if not all(isinstance(length, int) for length in (*placing.low, *placing.size)):
         return False  # a size that a compiler or a trace leaves open
-    if half:
+    if _compute_dtype(level) in (torch.float16, torch.bfloat16):
         return pyramid_half.saves(placing, level.shape[1], weight.shape[1])
     channels_last = not level.is_contiguous() and level.is_contiguous(memory_format=torch.channels_last)
     return placing.saves(len(level), level.shape[1], len(weight), channels_last)
@@ -145,14 +223,35 @@ def _weight_slices(weight: Tensor, channels: Sequence[int], below: Sequence[bool
 
 
 def _plain_ops(channels, below, placings, direct, weight, bias, *lows) -> Tensor:
-    """The same in differentiable operators: for compilers, for export, and for second derivatives."""
+    """The sum over the levels in torch's own operators."""
     direct_weights, low_weights = _weight_slices(weight, channels, below)
-    parts = [add_level_plainly(*level) for level in zip(lows, low_weights, placings, strict=True)]
+    parts = [_level_part(*level) for level in zip(lows, low_weights, placings, strict=True)]
     if direct is not None:
         parts.append(_direct_conv(direct, _concat(direct_weights), bias, placings[0]))
     elif bias is not None:
         parts.append(bias[:, None, None])
     return sum(parts)
+
+
+def _level_part(x: Tensor, weight: Tensor, placing: Placing) -> Tensor:
+    """Return a level's part of the output in differentiable operators."""
+    (height, width), (h, _), k = placing.size, placing.low, placing.kernel_size
+    taps = F.conv2d(x, weight.permute(3, 2, 0, 1).flatten(0, 2)[..., None, None])
+    taps = taps.unflatten(1, (k, -1)).unbind(1)  # k times (B, k * C_out, h, w), by horizontal tap
+    wide = _shifted_sum(taps, (h, width), placing, axis=3)
+    return _shifted_sum(wide.unflatten(1, (k, -1)).unbind(1), (height, width), placing, axis=2)
+
+
+def _shifted_sum(taps: tuple[Tensor, ...], size: tuple[int, int], placing: Placing, axis: int) -> Tensor:
+    """Interpolate each tap to ``size`` and sum them, each shifted along the axis by its place in the kernel."""
+    total = 0
+    for i, tap in enumerate(taps):
+        shift = (i - placing.kernel_size // 2) * placing.dilation
+        if abs(shift) >= size[axis - 2]:
+            continue
+        tap = upsampled(tap, size, placing.align_corners)
+        total = total + F.pad(tap, (-shift, shift) if axis == 3 else (0, 0, -shift, shift))
+    return total
 
 
 def _direct_conv(direct: Tensor, weight: Tensor, bias: Tensor | None, placing: Placing) -> Tensor:
@@ -183,6 +282,7 @@ class _PyramidConv(torch.autograd.Function):
     """Keeps the levels and the weight, and of the output's size only what is convolved directly."""
 
     @staticmethod
+    @without_autocast
     def forward(ctx, channels, below, placings, direct, weight, bias, *lows) -> Tensor:
         ctx.channels, ctx.below, ctx.placings = channels, below, placings
         ctx.save_for_backward(direct, weight, bias, *lows)
@@ -193,20 +293,24 @@ class _PyramidConv(torch.autograd.Function):
             out = lows[0].new_zeros(len(lows[0]), len(weight), *placings[0].size)
             if bias is not None:
                 out += bias[:, None, None]
-        with full_precision(out.device):
-            for level in zip(lows, low_weights, placings, strict=True):
-                add_level(out, *level)
+        for level in zip(lows, low_weights, placings, strict=True):
+            add_level(out, *level)
         return out
 
     @staticmethod
+    @without_autocast
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         channels, below, placings = ctx.channels, ctx.below, ctx.placings
         direct, weight, bias, *lows = ctx.saved_tensors
         needed = ctx.needs_input_grad[3:]
-        if torch.is_grad_enabled():
-            out = _plain_ops(channels, below, placings, direct, weight, bias, *lows)
-            wanted = list(compress((direct, weight, bias, *lows), needed))
-            grads = iter(torch.autograd.grad(out, wanted, grad, create_graph=True))
+        differentiable = torch.is_grad_enabled()
+        if differentiable or not (is_eager(grad) and may_multiply()):
+            with torch.enable_grad():
+                # Views, because one input can be a function of another.
+                views = [x if x is None else x.view_as(x) for x in (direct, weight, bias, *lows)]
+                out = _plain_ops(channels, below, placings, *views)
+            wanted = list(compress(views, needed))
+            grads = iter(torch.autograd.grad(out, wanted, grad, create_graph=differentiable))
             return None, None, None, *(next(grads) if need else None for need in needed)
         if not grad.is_contiguous() and not grad.is_contiguous(memory_format=torch.channels_last):
             grad = grad.contiguous()
@@ -224,10 +328,9 @@ class _PyramidConv(torch.autograd.Function):
             for part, values in zip(direct_slices, grad_of_direct_weight.split(widths, dim=1), strict=True):
                 part.copy_(values)
             del grad_of_direct_weight
-        with full_precision(grad.device):
-            grad_lows = [
-                add_level_gradients(part, grad, *level)
-                for part, *level in zip(low_slices, lows, low_weights, placings, strict=True)
-            ]
+        grad_lows = [
+            add_level_gradients(part, grad, *level)
+            for part, *level in zip(low_slices, lows, low_weights, placings, strict=True)
+        ]
         grad_bias = grad.sum((0, 2, 3)) if needed[2] else None
         return None, None, None, grad_direct, grad_weight, grad_bias, *grad_lows

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .placing import Placing
+from .pyramid_level import Placing
 
 # What it costs to copy one number of a weight, in multiply-adds of a convolution in half precision.
 _MOVE = 40
@@ -50,8 +50,13 @@ def conv_with_pixel_maps(
     """
     maps, weights = [], []
     for low, weight, placing in zip(lows, low_weights, placings, strict=True):
-        fine_maps, coarse_maps = _split(_pixel_maps(placing, low.device), dtype)
+        pixel_maps = _pixel_maps(placing, low.device)
         pixel_weights = torch.einsum('ockl,bcp->bopkl', weight.float(), low.flatten(2).float())
+        if dtype == torch.float16:
+            # What is too large for it, an infinity that would meet the zeros of the maps, is shared with these.
+            excess = (pixel_weights.detach().abs().amax() / 2**15).log2().ceil().clamp(0, 15)
+            pixel_maps, pixel_weights = pixel_maps.ldexp(excess), pixel_weights.ldexp(-excess)
+        fine_maps, coarse_maps = _split(pixel_maps, dtype)
         fine_weights, coarse_weights = _split(pixel_weights, dtype)
         maps += [coarse_maps, coarse_maps, fine_maps]
         weights += [coarse_weights, fine_weights, coarse_weights]
@@ -60,11 +65,17 @@ def conv_with_pixel_maps(
     shared = [weight.to(dtype) for weight in direct_weights]
     bias = None if bias is None else bias.to(dtype)
     padding, dilation = placings[0].padding, placings[0].dilation
-    out = [
-        F.conv2d(image[None], torch.cat([*shared, *own], dim=1), bias, padding=padding, dilation=dilation)
-        for image, *own in zip(x, *weights, strict=True)
-    ]
-    return torch.cat(out)
+    each = [torch.cat([*shared, *own], dim=1) for own in zip(*weights, strict=True)]
+    if x.device.type == 'cpu':
+        out = [
+            F.conv2d(image[None], own, bias, padding=padding, dilation=dilation)
+            for image, own in zip(x, each, strict=True)
+        ]
+        return torch.cat(out)
+    # One launch: the images as groups of one convolution.
+    bias = None if bias is None else bias.repeat(len(x))
+    out = F.conv2d(x.flatten(0, 1)[None], torch.cat(each), bias, padding=padding, dilation=dilation, groups=len(x))
+    return out.view(len(x), -1, *out.shape[2:])
 
 
 def _pixel_maps(placing: Placing, device: torch.device) -> Tensor:

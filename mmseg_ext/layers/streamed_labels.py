@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from .precision import full_precision
 from .resampling import Resampling, stream_tiles
 
 
@@ -32,9 +31,8 @@ def streamed_labels(
     if tuple(size) != resampling.in_size:
         raise ValueError(f'resampling from {resampling.in_size} does not fit logits of {tuple(size)}; use their size')
     result = LabelMap((batch, *resampling.out_size), classes, logits.device, threshold, probability)
-    with full_precision(logits.device):
-        for part, tile in stream_tiles(logits, resampling):
-            result.set(part, tile)
+    for part, tile in stream_tiles(logits, resampling):
+        result.set(part, tile)
     return result.labels, result.probabilities
 
 
@@ -53,7 +51,7 @@ class LabelMap:
     ):
         self.threshold = threshold
         self.labels = torch.empty(shape, dtype=torch.uint8 if classes <= 256 else torch.int16, device=device)
-        self.probabilities = torch.empty(shape, device=device) if probability else None
+        self.probabilities = torch.empty(shape, dtype=torch.float32, device=device) if probability else None
 
     def set(self, part: tuple[int, slice, slice], logits: Tensor) -> None:
         """Fill image, rows and columns from logits ``(C, r, c)`` of their size."""

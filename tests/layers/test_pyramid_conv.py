@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from mmseg_ext.layers import PyramidConv2d, pyramid_conv2d
-from mmseg_ext.layers.placing import Placing
+from mmseg_ext.layers.pyramid_level import Placing
 
 SIZES = st.tuples(st.integers(1, 70), st.integers(1, 70))
 
@@ -81,9 +81,9 @@ def test_levels_that_need_no_gradient_get_none():
 
 
 def psp_levels(dtype, **kwargs):
-    sizes = [(48, 64), (1, 1), (2, 2), (3, 3), (6, 6)]
-    levels = make_levels(sizes, [64, 128, 128, 128, 128], dtype=torch.float32, **kwargs)
-    return [level.detach().relu().to(dtype) for level in levels], (torch.randn(64, 576, 3, 3) / 50).to(dtype)
+    sizes = [(24, 32), (1, 1), (2, 2), (3, 3), (6, 6)]
+    levels = make_levels(sizes, [16, 64, 64, 64, 64], dtype=torch.float32, **kwargs)
+    return [level.detach().relu().to(dtype) for level in levels], (torch.randn(16, 272, 3, 3) / 50).to(dtype)
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])

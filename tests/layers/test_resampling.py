@@ -6,7 +6,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmseg_ext.layers import resampling
-from mmseg_ext.layers.precision import full_precision
 from mmseg_ext.layers.resampling import Resampling, stream_tiles
 
 
@@ -14,7 +13,7 @@ from mmseg_ext.layers.resampling import Resampling, stream_tiles
 def _small_tiles(monkeypatch):
     """Cut these small maps into many tiles as well."""
     monkeypatch.setattr(resampling, '_TILE_COLUMNS', 7)
-    monkeypatch.setattr(resampling, '_TILE_BYTES', {'cpu': 600})
+    monkeypatch.setattr(resampling, '_CPU_TILE_BYTES', 600)
 
 
 def run(x: Tensor, chain: Resampling) -> Tensor:
@@ -99,20 +98,68 @@ def test_gradients_of_the_blocks_are_their_transposes(size):
     torch.testing.assert_close(grad, expected, rtol=0, atol=1e-12)
 
 
-def test_reduced_precision_of_products_is_suspended_and_comes_back(monkeypatch):
+@pytest.fixture
+def restored_precision():
+    """Settings of the process, put back behind the test."""
+    before = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.usefixtures('restored_precision')
+def test_users_who_reduce_the_precision_of_products_get_exact_maps_and_keep_their_setting(monkeypatch):
     # Torch reduces the precision of large products only.
     monkeypatch.setattr(resampling, '_TILE_COLUMNS', 128)
-    monkeypatch.setattr(resampling, '_TILE_BYTES', {'cpu': 2**20})
-    before = torch.get_float32_matmul_precision()
+    monkeypatch.setattr(resampling, '_CPU_TILE_BYTES', 2**20)
     torch.set_float32_matmul_precision('medium')
-    try:
-        x = torch.rand(1, 64, 32, 32)
-        with torch.autocast('cpu', torch.bfloat16), full_precision(x.device):
-            out = run(x, Resampling((32, 32)).resize((128, 128), False))
-        assert torch.get_float32_matmul_precision() == 'medium'
-    finally:
-        torch.set_float32_matmul_precision(before)
+    x = torch.rand(1, 64, 32, 32)
+    with torch.autocast('cpu', torch.bfloat16):
+        out = run(x, Resampling((32, 32)).resize((128, 128), False))
+    assert torch.get_float32_matmul_precision() == 'medium'
     torch.testing.assert_close(out, F.interpolate(x, size=(128, 128), mode='bilinear'), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize('align_corners', [False, True])
+@pytest.mark.parametrize('size', [(30, 41), (9, 17), (5, 6), (12, 16)])
+def test_an_infinite_number_reaches_no_more_than_torch_lets_it(size, align_corners):
+    x = torch.rand(1, 3, 12, 16)
+    x[0, 1, 4, 5], x[0, 1, 9, 0] = torch.inf, -torch.inf
+    out = run(x, Resampling((12, 16)).resize(size, align_corners))
+    expected = F.interpolate(x, size=size, mode='bilinear', align_corners=align_corners)
+    finite = expected.isfinite()
+    assert finite.any()
+    torch.testing.assert_close(out[finite], expected[finite], rtol=0, atol=1e-6)
+    # Where torch multiplies an infinite number by zero, ours does not.
+    assert not out.isnan().any()
+
+
+def test_a_map_of_infinite_numbers_stays_one():
+    x = torch.full((1, 2, 6, 7), -torch.inf)
+    x[:, 1] = 1
+    chain = Resampling((6, 7)).resize((20, 30), False).crop(1, 0, 2, 3).flip(True, False).resize((33, 25), False)
+    out = run(x, chain)
+    assert (out[:, 0] == -torch.inf).all()
+    torch.testing.assert_close(out[:, 1], torch.ones(1, 33, 25))
+
+
+def test_taps_do_what_products_do():
+    x = torch.randn(3, 12, 17, dtype=torch.float64)
+    chain = Resampling((12, 17), torch.float64).resize((40, 50), True).crop(2, 5, 0, 9).resize((33, 60), False)
+    grad = torch.randn(3, *chain.out_size, dtype=torch.float64)
+    results = []
+    for products in (False, True):
+        rows, columns = chain.tiles(3, x, products)
+        out, gradient = torch.empty_like(grad), torch.zeros_like(x)
+        for row in rows:
+            strip = row.rows(x)
+            strip_gradient = torch.zeros(strip.shape, dtype=x.dtype)
+            for column in columns:
+                out[:, row.outputs, column.outputs] = column.columns(strip)
+                column.add_columns_gradient(strip_gradient, grad[:, row.outputs, column.outputs])
+            row.add_rows_gradient(gradient, strip_gradient)
+        results.append((out, gradient))
+    torch.testing.assert_close(*results, rtol=0, atol=1e-12)
+    torch.testing.assert_close(results[0][0][None], chain.apply(x[None]), rtol=0, atol=1e-12)
 
 
 def test_steps_that_leave_nothing_are_refused():

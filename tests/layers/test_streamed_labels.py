@@ -59,7 +59,7 @@ def steps(size: tuple[int, int], meta: dict, align_corners: bool) -> Resampling:
 @pytest.fixture
 def _small_tiles(monkeypatch):
     monkeypatch.setattr(resampling, '_TILE_COLUMNS', 32)
-    monkeypatch.setattr(resampling, '_TILE_BYTES', {'cpu': 2**14})
+    monkeypatch.setattr(resampling, '_CPU_TILE_BYTES', 2**14)
 
 
 @pytest.mark.usefixtures('_small_tiles')

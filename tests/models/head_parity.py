@@ -6,7 +6,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from mmseg_ext.layers.placing import Placing
+from mmseg_ext.layers.pyramid_level import Placing
 from mmseg_ext.models import decode_heads
 from tests.reference.weights import randomise, relative_error
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from mmseg_ext.layers.placing import Placing
+from mmseg_ext.layers.pyramid_level import Placing
 
 pytest.register_assert_rewrite('tests.zoo.parity')
 

@@ -12,7 +12,6 @@ from mmseg_ext.layers import AtrousPyramid, PooledProjection
 from mmseg_ext.registry import MODELS
 
 from .atrous_head import AtrousHead
-from .pyramid import conv_over_pyramid
 
 
 @MODELS.register_module()
@@ -47,7 +46,7 @@ class ASPPHead(AtrousHead):
             self.image_pool = PooledProjection(1, self._conv(self.in_channels, self.channels, 1), 'image_pool')
         self.aspp_modules = AtrousPyramid(dilations, self._branch)
         branches = len(dilations) + with_image_pool
-        self.bottleneck = self._conv(branches * self.channels, self.channels, self.bottleneck_size)
+        self.bottleneck = self._pyramid_conv(branches * self.channels, self.channels, self.bottleneck_size)
 
     def _branch(self, dilation: int) -> nn.Module:
         if dilation == 1:
@@ -73,4 +72,4 @@ class ASPPHead(AtrousHead):
         levels = self.aspp_modules(x)
         if self.image_pool is not None:
             levels = [self.image_pool(x), *levels]
-        return conv_over_pyramid(self.bottleneck, levels, x.shape[2:], align_corners=self.align_corners)
+        return self._over(self.bottleneck, levels, x.shape[2:])

@@ -6,7 +6,7 @@ import torch
 from mmcv.cnn import ConvModule
 from torch import Tensor
 
-from mmseg_ext.layers import AtrousPyramid, SummedAtrousPyramid, check_dilations
+from mmseg_ext.layers import AtrousPyramid, PointwiseConv2d, SummedAtrousPyramid, check_dilations
 from mmseg_ext.registry import MODELS
 
 from .large_fov_head import FieldOfViewHead
@@ -45,8 +45,11 @@ class DeepLabV2Head(FieldOfViewHead):
         super().__init__(in_channels, channels, dropout_ratio=dropout_ratio, **kwargs)
         self.branches = None
         if hidden_channels is None:
+            # In place of the classifier that mmseg's base class builds.
             self.conv_seg = SummedAtrousPyramid(dilations, self._classifier)
         else:
+            # Of so many channels, torch's own dies in channels_last.
+            self.conv_seg = PointwiseConv2d(channels, self.out_channels)
             self.branches = AtrousPyramid(dilations, lambda rate: self._fully_connected(hidden_channels, rate))
 
     def _classifier(self, dilation: int) -> ConvModule:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from mmseg_ext.registry import MODELS
 
 from .aspp_head import ASPPHead
-from .pyramid import conv_over_pyramid
 
 
 @MODELS.register_module()
@@ -47,10 +46,11 @@ class DeepLabV3PlusHead(ASPPHead):
         if separable:
             self.decoder = nn.ModuleList(self._separable_conv(width) for width in decoder_channels)
         else:
-            self.decoder = nn.ModuleList(self._conv(width, channels, 3) for width in decoder_channels)
+            width, last = decoder_channels
+            self.decoder = nn.ModuleList([self._pyramid_conv(width, channels, 3), self._conv(last, channels, 3)])
 
     def _forward_feature(self, inputs: Sequence[Tensor]) -> Tensor:
         x = super()._forward_feature(inputs)
         low_level = self.low_level_projection(inputs[self.low_level_index])
         join, refine = self.decoder
-        return refine(conv_over_pyramid(join, [x, low_level], low_level.shape[2:], align_corners=self.align_corners))
+        return refine(self._over(join, [x, low_level], low_level.shape[2:]))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mmseg_ext.registry import MODELS
 
 from .atrous_head import AtrousHead
-from .pyramid import conv_over_pyramid
+from .pyramid_module import PyramidSequential
 
 
 @MODELS.register_module()
@@ -49,22 +49,22 @@ class FCNHead(AtrousHead):
             )
         self.concat_input = concat_input
         # The names of the two modules are mmseg's, for its checkpoints.
-        widths = [self.in_channels, *[self.channels] * (num_convs - 1)][:num_convs]
-        self.convs = nn.ModuleList(self._conv(width, self.channels, kernel_size, dilation) for width in widths)
+        if num_convs == 0:
+            self.convs = nn.Identity()
+        else:
+            self.convs = PyramidSequential(
+                self._pyramid_conv(self.in_channels, self.channels, kernel_size, dilation),
+                *(self._conv(self.channels, self.channels, kernel_size, dilation) for _ in range(num_convs - 1)),
+            )
         if concat_input:
-            self.conv_cat = self._conv(self.in_channels + self.channels, self.channels, kernel_size)
+            self.conv_cat = self._pyramid_conv(self.in_channels + self.channels, self.channels, kernel_size)
 
     def _forward_feature(self, inputs: Sequence[Tensor]) -> Tensor:
         if self.input_transform == 'resize_concat':
             levels = [inputs[i] for i in self.in_index]
         else:
             levels = [self._transform_inputs(inputs)]
-        if self.convs:
-            x = conv_over_pyramid(self.convs[0], levels, align_corners=self.align_corners)
-            for conv in self.convs[1:]:
-                x = conv(x)
-        else:
-            x = self._transform_inputs(inputs)
+        x = self._over(self.convs, levels)
         if self.concat_input:
-            x = conv_over_pyramid(self.conv_cat, [*levels, x], align_corners=self.align_corners)
+            x = self._over(self.conv_cat, [*levels, x])
         return x

@@ -11,7 +11,6 @@ from mmseg_ext.layers import PyramidPooling
 from mmseg_ext.registry import MODELS
 
 from .base import DecodeHead
-from .pyramid import conv_over_pyramid
 
 
 @MODELS.register_module()
@@ -31,8 +30,8 @@ class PSPHead(DecodeHead):
         self.pool_scales = pool_scales
         # The names of the two modules are mmseg's, for its checkpoints.
         self.psp_modules = PyramidPooling(pool_scales, lambda: self._conv(self.in_channels, self.channels, 1))
-        self.bottleneck = self._conv(self.in_channels + len(pool_scales) * self.channels, self.channels, 3)
+        self.bottleneck = self._pyramid_conv(self.in_channels + len(pool_scales) * self.channels, self.channels, 3)
 
     def _forward_feature(self, inputs: Sequence[Tensor]) -> Tensor:
         x = self._transform_inputs(inputs)
-        return conv_over_pyramid(self.bottleneck, [x, *self.psp_modules(x)], align_corners=self.align_corners)
+        return self._over(self.bottleneck, [x, *self.psp_modules(x)])

@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 from mmseg_ext.registry import MODELS
 
 from .base import DecodeHead
-from .pyramid import conv_over_pyramid
+from .pyramid_module import PyramidConvModule
 
 
 @MODELS.register_module()
@@ -38,11 +38,13 @@ class SegformerHead(DecodeHead):
             ConvModule(in_channels, self.channels, 1, norm_cfg=self.norm_cfg, act_cfg=self.act_cfg)
             for in_channels in self.in_channels
         )
-        self.fusion_conv = ConvModule(len(self.in_channels) * self.channels, self.channels, 1, norm_cfg=self.norm_cfg)
+        self.fusion_conv = PyramidConvModule(
+            len(self.in_channels) * self.channels, self.channels, 1, norm_cfg=self.norm_cfg
+        )
 
     def _forward_feature(self, inputs: Sequence[Tensor]) -> Tensor:
         levels = [conv(x) for conv, x in zip(self.convs, self._transform_inputs(inputs), strict=True)]
         if self.interpolate_mode == 'bicubic':
             size = levels[0].shape[2:]
             levels = [interpolate(x, size=size, mode='bicubic', align_corners=self.align_corners) for x in levels]
-        return conv_over_pyramid(self.fusion_conv, levels, align_corners=self.align_corners)
+        return self._over(self.fusion_conv, levels)

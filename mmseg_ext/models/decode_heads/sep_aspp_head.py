@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from mmseg_ext.registry import MODELS
 
 from .aspp_head import ASPPHead
-from .pyramid import conv_over_pyramid
 
 
 @MODELS.register_module()
@@ -43,6 +42,4 @@ class DepthwiseSeparableASPPHead(ASPPHead):
         if self.c1_bottleneck is None:
             return self.sep_bottleneck(x)
         low_level = self.c1_bottleneck(inputs[0])
-        return conv_over_pyramid(
-            self.sep_bottleneck, [x, low_level], low_level.shape[2:], align_corners=self.align_corners
-        )
+        return self._over(self.sep_bottleneck, [x, low_level], low_level.shape[2:])

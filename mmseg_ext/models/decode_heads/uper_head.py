@@ -13,7 +13,6 @@ from mmseg_ext.layers import PyramidPooling
 from mmseg_ext.registry import MODELS
 
 from .base import DecodeHead
-from .pyramid import conv_over_pyramid
 
 
 @MODELS.register_module()
@@ -33,18 +32,23 @@ class UPerHead(DecodeHead):
         *finer, last = self.in_channels
         # The names of the modules are mmseg's, for its checkpoints.
         self.psp_modules = PyramidPooling(pool_scales, lambda: self._conv(last, self.channels, 1))
-        self.bottleneck = self._conv(last + len(pool_scales) * self.channels, self.channels, 3)
+        self.bottleneck = self._pyramid_conv(last + len(pool_scales) * self.channels, self.channels, 3)
         self.lateral_convs = nn.ModuleList(self._conv(in_channels, self.channels, 1) for in_channels in finer)
         self.fpn_convs = nn.ModuleList(self._conv(self.channels, self.channels, 3) for _ in finer)
-        self.fpn_bottleneck = self._conv(len(self.in_channels) * self.channels, self.channels, 3)
+        self.fpn_bottleneck = self._pyramid_conv(len(self.in_channels) * self.channels, self.channels, 3)
+
+    def psp_forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Pool the last of the features and convolve them with what was pooled: to ``(B, channels, H, W)``."""
+        last = inputs[-1]
+        return self._over(self.bottleneck, [last, *self.psp_modules(last)])
 
     def _forward_feature(self, inputs: Sequence[Tensor]) -> Tensor:
         *finer, last = self._transform_inputs(inputs)
-        top = conv_over_pyramid(self.bottleneck, [last, *self.psp_modules(last)], align_corners=self.align_corners)
+        top = self.psp_forward([last])
         # Top-down: each level gets the coarser sum, upsampled.
         sums = [top]
         for x, lateral in zip(reversed(finer), reversed(self.lateral_convs), strict=True):
             upsampled = interpolate(sums[0], size=x.shape[2:], mode='bilinear', align_corners=self.align_corners)
             sums.insert(0, lateral(x) + upsampled)
         levels = [conv(level) for conv, level in zip(self.fpn_convs, sums[:-1], strict=True)]
-        return conv_over_pyramid(self.fpn_bottleneck, [*levels, top], align_corners=self.align_corners)
+        return self._over(self.fpn_bottleneck, [*levels, top])

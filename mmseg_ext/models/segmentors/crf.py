@@ -16,7 +16,6 @@ from mmengine.fileio import get
 from torch import Tensor, nn
 
 from mmseg_ext.layers import Resampling
-from mmseg_ext.layers.precision import full_precision
 from mmseg_ext.layers.resampling import stream_tiles
 from mmseg_ext.models.postprocess import DenseCRF
 
@@ -122,7 +121,6 @@ class _FullMap:
 
 def _resampled(x: Tensor, resampling: Resampling) -> Tensor:
     result = _FullMap((1, *resampling.out_size), len(x), x.device)
-    with full_precision(x.device):
-        for part, tile in stream_tiles(x[None], resampling):
-            result.set(part, tile)
+    for part, tile in stream_tiles(x[None], resampling):
+        result.set(part, tile)
     return result.values

@@ -9,7 +9,6 @@ from mmengine.structures import PixelData
 from mmseg.models.segmentors import SegTTAModel as _SegTTAModel
 from torch import Tensor
 
-from mmseg_ext.layers.precision import full_precision
 from mmseg_ext.layers.resampling import stream_tiles
 from mmseg_ext.registry import MODELS
 
@@ -119,8 +118,7 @@ def _mean_labels(runs: list) -> Tensor:
     labels = torch.empty(1, *size, dtype=torch.uint8 if classes <= 256 else torch.int16, device=device)
     # The tiles depend on the size of the output alone, so they are the same for all.
     streams = [stream_tiles(logits[None], resampling) for logits, resampling in runs]
-    with full_precision(device):
-        for tiles in zip(*streams, strict=True):
-            part = tiles[0][0]
-            labels[part] = sum(tile.softmax(dim=0) for _, tile in tiles).argmax(0)
+    for tiles in zip(*streams, strict=True):
+        part = tiles[0][0]
+        labels[part] = sum(tile.softmax(dim=0) for _, tile in tiles).argmax(0)
     return labels

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from mmseg_ext.layers import Resampling
-from mmseg_ext.layers.precision import full_precision
 from mmseg_ext.layers.resampling import compute_dtype, stream_tiles
 
 from .streaming import to_original
@@ -44,9 +43,8 @@ def slide_maps(segmentor, inputs: Tensor, metas: list[dict], new_map: Callable) 
                 sinks = [_Sink(chain, band, new_map) for chain in chains]
             part = band[image, :, start - top : stop - top, left:right]
             chain = Resampling(logits.shape[2:], dtype).resize(part.shape[1:], align_corners)
-            with full_precision(inputs.device):
-                for (_, r, c), tile in stream_tiles(logits, chain):
-                    part[:, r, c] += tile
+            for (_, r, c), tile in stream_tiles(logits, chain):
+                part[:, r, c] += tile
         finished = rows[i + 1][0] if i + 1 < len(rows) else size[0]
         counts = row_counts[top:finished, None] * column_counts
         mean = band[:, :, : finished - top] / counts.to(band)
@@ -100,12 +98,11 @@ class _Sink:
         """Take the next rows ``(C, n, W)``."""
         self.kept = torch.cat([self.kept, logits], dim=1)
         end = self.top + self.kept.shape[1]
-        with full_precision(logits.device):
-            while self.pending and self.pending[0].last <= end:
-                row = self.pending.pop(0)
-                strip = row._replace(first=row.first - self.top, last=row.last - self.top).rows(self.kept)
-                for column in self.columns:
-                    self.result.set((0, row.outputs, column.outputs), column.columns(strip))
+        while self.pending and self.pending[0].last <= end:
+            row = self.pending.pop(0)
+            strip = row._replace(first=row.first - self.top, last=row.last - self.top).rows(self.kept)
+            for column in self.columns:
+                self.result.set((0, row.outputs, column.outputs), column.columns(strip))
         needed = min((row.first for row in self.pending), default=end)
         if self.top < needed <= end:
             self.kept, self.top = self.kept[:, needed - self.top :].clone(), needed

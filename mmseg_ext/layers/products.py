@@ -1,0 +1,23 @@
+"""Products of float32 matrices that are computed in float32.
+
+An interpolation can be a product with a matrix; torch's own interpolation is not rounded by the settings for products.
+These belong to the user and to the whole process: they are read here, never changed.
+"""
+
+import torch
+from torch import Tensor
+
+
+def may_multiply(*maps: Tensor) -> bool:
+    """Whether products with dense matrices do for maps what sums of few of their numbers do.
+
+    On a CPU, where neither TF32 nor bfloat16 takes float32's place in products, and everything is finite: a product
+    with one of a dense matrix' zeros is nan otherwise. On accelerators, where looking means waiting, never.
+    """
+    return torch.backends.mkldnn.matmul.fp32_precision in ('none', 'ieee') and all(
+        x.device.type == 'cpu' and bool(x.isfinite().all()) for x in maps
+    )
+
+
+# A decorator for functions that multiply: autocast, which holds for a thread, is off in them.
+without_autocast = torch.autocast('cpu', enabled=False)
