@@ -11,7 +11,7 @@ operators (``eager.py``), it is made of torch's own operators. In half precision
 so, in another way (``pyramid_half.py``), and the others are upsampled.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import compress
 
@@ -48,7 +48,8 @@ def pyramid_conv2d(
         size: ``(H, W)`` of the output, to which every level is interpolated bilinearly; None: the first level's.
         dilation: of the convolution.
         align_corners: as in ``torch.nn.functional.interpolate``.
-        below: which levels are convolved below the upsampling; None: those for which it is cheaper.
+        below: which levels are convolved below the upsampling; None: those for which it is cheaper. On an accelerator
+            that is measured, once for each kind of call (``measured.py``), and none where it can't be.
 
     Returns:
         ``(B, C_out, H, W)``.
@@ -67,12 +68,24 @@ def pyramid_conv2d(
     compute = partial(_pyramid_conv2d, levels, weight, bias, placings)
     if below is None:
         below = [_saves(*level, weight) for level in zip(placings, levels, strict=True)]
-        if any(below) and weight.device.type != 'cpu' and is_eager(*levels, weight, bias):
-            ways = [[False] * len(below), below]
-            inputs = [*levels, weight]
-            key = _compute_dtype(weight), *placings, *(x.shape for x in inputs), *(x.requires_grad for x in inputs)
-            below = ways[measured_choice(key, [partial(compute, way) for way in ways], inputs)]
+        if any(below) and weight.device.type != 'cpu':
+            below = _measured(compute, below, [*levels, weight], placings)
     return compute(below)
+
+
+def _measured(
+    compute: Callable, below: Sequence[bool], inputs: Sequence[Tensor], placings: Sequence[Placing]
+) -> Sequence[bool]:
+    none = [False] * len(below)
+    if not is_eager(*inputs):
+        return none
+    ways = [none, below]
+    key = (
+        _compute_dtype(inputs[0]),
+        *placings,
+        *((x.shape, x.requires_grad, x.is_contiguous()) for x in inputs),
+    )
+    return ways[measured_choice(key, [partial(compute, way) for way in ways], inputs)]
 
 
 def _pyramid_conv2d(

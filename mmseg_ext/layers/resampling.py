@@ -103,26 +103,29 @@ def _blocks(axis: Axis, step: int, like: Tensor, products: bool) -> Iterator[Blo
             yield block._replace(taps=next(both), gradient_taps=next(both))
 
 
+class _Step(NamedTuple):
+    """What a step does to a map, and to the matrices of rows and columns, which are made when they are needed."""
+
+    apply: Callable[[Tensor], Tensor]
+    rows: Callable[[Axis], Axis]
+    columns: Callable[[Axis], Axis]
+
+
 class Resampling:
     """A chain of resizes, crops and flips; each method returns the chain with one more step.
 
     Args:
         size: height and width of the map that the chain starts with.
         dtype: what positions are computed in, as torch does: float64 for float64 maps, float32 for all others.
+
+    Attributes:
+        in_size, out_size: height and width of the map in front of the steps and behind them.
     """
 
     def __init__(self, size: Sequence[int], dtype: torch.dtype = torch.float32):
-        self._rows, self._columns = map(Axis.identity, size)
+        self.in_size = self.out_size = tuple(size)
         self._dtype = dtype
-        self._steps: tuple[Callable[[Tensor], Tensor], ...] = ()
-
-    @property
-    def in_size(self) -> tuple[int, int]:
-        return self._rows.n, self._columns.n
-
-    @property
-    def out_size(self) -> tuple[int, int]:
-        return self._rows.out, self._columns.out
+        self._steps: tuple[_Step, ...] = ()
 
     def resize(self, size: Sequence[int], align_corners: bool) -> 'Resampling':
         """As ``torch.nn.functional.interpolate(x, size, mode='bilinear', align_corners=align_corners)``.
@@ -136,9 +139,10 @@ class Resampling:
         if size == self.out_size:
             return self
         return self._with(
-            self._rows.resize(size[0], align_corners, self._dtype),
-            self._columns.resize(size[1], align_corners, self._dtype),
+            size,
             lambda x: F.interpolate(x, size, mode='bilinear', align_corners=align_corners),
+            lambda rows: rows.resize(size[0], align_corners, self._dtype),
+            lambda columns: columns.resize(size[1], align_corners, self._dtype),
         )
 
     def crop(self, top: int, bottom: int, left: int, right: int) -> 'Resampling':
@@ -153,26 +157,27 @@ class Resampling:
                 f'top={top}, bottom={bottom}, left={left}, right={right}: cannot be removed from a map of '
                 f'{height}x{width}; give the padding that was added'
             )
-        rows, columns = slice(top, height - bottom), slice(left, width - right)
         return self._with(
-            self._rows.crop(rows.start, rows.stop),
-            self._columns.crop(columns.start, columns.stop),
-            lambda x: x[..., rows, columns],
+            (height - top - bottom, width - left - right),
+            lambda x: x[..., top : height - bottom, left : width - right],
+            lambda rows: rows.crop(top, height - bottom),
+            lambda columns: columns.crop(left, width - right),
         )
 
     def flip(self, horizontal: bool, vertical: bool) -> 'Resampling':
         """Mirror left and right, top and bottom."""
         axes = [axis for axis, mirrored in ((-2, vertical), (-1, horizontal)) if mirrored]
         return self._with(
-            self._rows.flip() if vertical else self._rows,
-            self._columns.flip() if horizontal else self._columns,
+            self.out_size,
             lambda x: x.flip(axes),
+            lambda rows: rows.flip() if vertical else rows,
+            lambda columns: columns.flip() if horizontal else columns,
         )
 
     def apply(self, x: Tensor) -> Tensor:
         """Map ``(B, C, h, w)`` to the whole result, ``(B, C, H, W)``, step by step; it can be differentiated."""
         for step in self._steps:
-            x = step(x)
+            x = step.apply(x)
         return x
 
     def tiles(self, channels: int, like: Tensor, products: bool = True) -> tuple[list[Block], list[Block]]:
@@ -185,15 +190,17 @@ class Resampling:
             like: a tensor with the dtype and device that the matrices get.
             products: apply them as dense matrices; see :class:`Block`.
         """
+        rows, columns = map(Axis.identity, self.in_size)
+        for step in self._steps:
+            rows, columns = step.rows(rows), step.columns(columns)
         on_cpu = like.device.type == 'cpu'
         width = min(_TILE_COLUMNS, self.out_size[1]) if on_cpu else self.out_size[1]
         height = max(1, (_CPU_TILE_BYTES if on_cpu else _TILE_BYTES) // (channels * width * like.element_size()))
-        return list(_blocks(self._rows, height, like, products)), list(_blocks(self._columns, width, like, products))
+        return list(_blocks(rows, height, like, products)), list(_blocks(columns, width, like, products))
 
-    def _with(self, rows: Axis, columns: Axis, step: Callable[[Tensor], Tensor]) -> 'Resampling':
-        result = Resampling.__new__(Resampling)
-        result._rows, result._columns, result._dtype = rows, columns, self._dtype
-        result._steps = (*self._steps, step)
+    def _with(self, size: tuple[int, int], *step: Callable) -> 'Resampling':
+        result = Resampling(self.in_size, self._dtype)
+        result.out_size, result._steps = size, (*self._steps, _Step(*step))
         return result
 
 
