@@ -50,7 +50,8 @@ class FCNHead(AtrousHead):
         self.concat_input = concat_input
         # The names of the two modules are mmseg's, for its checkpoints.
         widths = [self.in_channels, *[self.channels] * (num_convs - 1)][:num_convs]
-        self.convs = nn.ModuleList(self._conv(width, self.channels, kernel_size, dilation) for width in widths)
+        convs = [self._conv(width, self.channels, kernel_size, dilation) for width in widths]
+        self.convs = nn.Sequential(*convs) if convs else nn.Identity()
         if concat_input:
             self.conv_cat = self._conv(self.in_channels + self.channels, self.channels, kernel_size)
 
@@ -59,12 +60,13 @@ class FCNHead(AtrousHead):
             levels = [inputs[i] for i in self.in_index]
         else:
             levels = [self._transform_inputs(inputs)]
-        if self.convs:
-            x = conv_over_pyramid(self.convs[0], levels, align_corners=self.align_corners)
-            for conv in self.convs[1:]:
-                x = conv(x)
-        else:
+        if isinstance(self.convs, nn.Identity):
             x = self._transform_inputs(inputs)
+        else:
+            first, *others = self.convs
+            x = conv_over_pyramid(first, levels, align_corners=self.align_corners)
+            for conv in others:
+                x = conv(x)
         if self.concat_input:
             x = conv_over_pyramid(self.conv_cat, [*levels, x], align_corners=self.align_corners)
         return x
