@@ -56,7 +56,7 @@ def run_on_black_image(module: nn.Module, side: int) -> tuple[Tensor, object]:
         Exception: what the module raises, for the likeliest number of channels.
     """
     like = next(module.parameters(), torch.empty(0))
-    convs = [layer.in_channels for layer in module.modules() if isinstance(layer, nn.Conv2d)]
+    convs = [m.in_channels for m in module.modules() if isinstance(m, nn.Conv2d) and m.in_channels]  # lazy: 0
     first_error = None
     with torch.random.fork_rng([like.device] if like.is_cuda else []):
         for channels in dict.fromkeys((*convs[:1], 3, *convs)):

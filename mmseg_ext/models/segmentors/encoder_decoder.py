@@ -5,6 +5,7 @@ the channels that their configs leave out.
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 
 from mmengine.structures import PixelData
@@ -62,9 +63,10 @@ class EncoderDecoder(_EncoderDecoder):
                 self.crf = build_crf(self.test_cfg.crf, self.decode_head)
         # Behind a neck, or another's backbone, strides are found when they are needed.
         if not self.with_neck and isinstance(self.backbone, Backbone):
-            for head in self._heads():
-                if isinstance(head, AtrousHead):
-                    head.output_stride = _stride_seen(head, self.backbone.feature_strides)
+            with suppress(ValueError):  # They differ between the axes.
+                for head in self._heads():
+                    if isinstance(head, AtrousHead):
+                        head.output_stride = _stride_seen(head, self.backbone.feature_strides)
 
     def _init_decode_head(self, decode_head: dict) -> None:
         super()._init_decode_head(self._with_channels(decode_head))

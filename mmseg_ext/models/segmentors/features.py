@@ -21,7 +21,7 @@ class Feature(NamedTuple):
     """Channels of a feature map, and size of the image over its size."""
 
     channels: int
-    stride: Fraction
+    stride: Fraction | int
 
 
 def feature_info(backbone: nn.Module, neck: nn.Module | None = None) -> list[Feature]:
@@ -41,7 +41,11 @@ def feature_info(backbone: nn.Module, neck: nn.Module | None = None) -> list[Fea
             f'strides of its features ({type(error).__name__}: {error}); name in_channels in every head, and leave the '
             'output stride as it is'
         ) from error
-    return [Feature(feature.shape[1], Fraction(_SIDE, feature.shape[2])) for feature in features]
+    return [Feature(feature.shape[1], _quotient(_SIDE, feature.shape[2])) for feature in features]
+
+
+def _quotient(a: int, b: int) -> Fraction | int:
+    return Fraction(a, b) if a % b else a // b
 
 
 def feature_strides(backbone: nn.Module, neck: nn.Module | None = None) -> list[Fraction | int]:
