@@ -131,9 +131,10 @@ def test_a_layer_that_cannot_follow_is_refused_with_what_it_would_need(layer, fa
     assert vars(layer) == before
 
 
-def test_the_present_output_stride_is_no_change_even_where_no_other_can_be_had():
-    layers = [nn.Conv2d(1, 1, 3, 2, 1), nn.ConvTranspose2d(1, 1, 3)]
-    units = [Unit([[layer]], [0]) for layer in layers]
+def test_the_present_output_stride_is_no_change_even_where_the_strides_would_be_others():
+    # Its first stride was removed, its second was not; planned for 2, it would be the other way round.
+    layers = [nn.Conv2d(1, 1, 3, 1, 1), nn.Conv2d(1, 1, 3, 2, 2, 2)]
+    units = [Unit([[layers[0]]], [0], removed=2), Unit([[layers[1]]], [0])]
     remember_geometry(units)
     before = [dict(vars(layer)) for layer in layers]
     set_output_stride(units, 2, 1)
