@@ -67,14 +67,15 @@ def set_output_stride(model: nn.Module, output_stride: int, keep_rates: bool = F
         keep_rates: leave the atrous rates of the heads, which then see a smaller part of the image.
 
     Raises:
-        ValueError: the segmentor, or its backbone, can't change it.
+        ValueError: the segmentor, or its backbone, can't change it; nothing has been changed then.
     """
     model = unwrapped(model)
     switched = getattr(model, 'backbone', model) if keep_rates else model
     if not hasattr(switched, 'set_output_stride'):
+        ours = 'a backbone of mmseg_ext' if keep_rates else "type='mmseg_ext.EncoderDecoder'"
         raise ValueError(
             f'--output-stride {output_stride}: {type(switched).__module__}.{type(switched).__name__} cannot change it; '
-            "use --upgrade, or type='mmseg_ext.EncoderDecoder' in the config"
+            f'use --upgrade, or {ours} in the config'
         )
     switched.set_output_stride(output_stride)
 

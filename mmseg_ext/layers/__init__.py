@@ -2,11 +2,11 @@
 
 from .atrous_pyramid import AtrousPyramid, SummedAtrousPyramid, check_dilations
 from .batch_norm import check_norm_input
-from .dilation import BlockPlan, dilation_plan, mmseg_dilation_plan
+from .dilation import BlockPlan, dilation_plan, mmseg_dilation_plan, removed_strides
 from .drop_block import DropBlock2d
 from .eager import is_eager
 from .hard_pixels import hard_pixel_weight
-from .output_stride import Unit, multiply_dilations, output_stride, remember_geometry, set_output_stride
+from .output_stride import Unit, multiply_dilations, present_output_stride, remember_geometry, set_output_stride
 from .pointwise_conv import PointwiseConv2d, pointwise_conv2d
 from .pooling import AvgPool2d, MaxPool2d, PhasePool2d
 from .pyramid_conv import PyramidConv2d, concat_levels, pyramid_conv2d
@@ -44,10 +44,11 @@ __all__ = [
     'is_eager',
     'mmseg_dilation_plan',
     'multiply_dilations',
-    'output_stride',
     'pointwise_conv2d',
+    'present_output_stride',
     'pyramid_conv2d',
     'remember_geometry',
+    'removed_strides',
     'rewrite_dilation',
     'set_output_stride',
     'streamed_cross_entropy',

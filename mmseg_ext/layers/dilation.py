@@ -24,24 +24,13 @@ class BlockPlan:
     dilation_out: int
 
 
-def dilation_plan(
-    block_strides: Sequence[int],
-    output_stride: int,
-    *,
-    stem_stride: int = 1,
-    multi_grid: Sequence[int] = (1,),
-    contract: bool = True,
-) -> list[BlockPlan]:
+def dilation_plan(block_strides: Sequence[int], output_stride: int, *, stem_stride: int = 1) -> list[BlockPlan]:
     """Plan the blocks of a network, in order, for an output stride.
 
     Args:
         block_strides: native stride of each block, e.g. ``(1, 1, 2, 1, 2, 1, 2, 1)`` for ResNet-18.
         output_stride: size of the input over size of the last block's output.
         stem_stride: stride of what comes before the first block; it stays.
-        multi_grid: factors on the dilations of the last blocks, which they *multiply* (Chen et al., DeepLabV3,
-            arXiv:1706.05587, section 3.2.1); one value a block, aligned with the end.
-        contract: keep the previous dilation in a block's layers up to the removed stride, as torchvision, timm and
-            the identity above do; False dilates the whole block, as mmseg by default and hszhao's PSPNet do.
 
     Raises:
         ValueError: the strides can't reach ``output_stride``; the message lists those they can.
@@ -52,17 +41,14 @@ def dilation_plan(
             reachable.append(reachable[-1] * stride)
     if output_stride not in reachable:
         raise ValueError(f'output_stride={output_stride} must be one of {reachable} for this network')
-    grid = [1] * (len(block_strides) - len(multi_grid)) + list(multi_grid)
-    if len(grid) != len(block_strides):
-        raise ValueError(f'multi_grid={tuple(multi_grid)} has more values than the {len(block_strides)} blocks')
     plans, reached, density = [], stem_stride, 1
-    for stride, factor in zip(block_strides, grid, strict=True):
+    for stride in block_strides:
         before = density
         if stride > 1 and reached == output_stride:
             density *= stride
             stride = 1
         reached *= stride
-        plans.append(BlockPlan(stride, (before if contract else density) * factor, density * factor))
+        plans.append(BlockPlan(stride, before, density))
     return plans
 
 
@@ -92,3 +78,18 @@ def mmseg_dilation_plan(
     else:
         dilations = list(multi_grid[:num_blocks])
     return [(stride if i == 0 else 1, d) for i, d in enumerate(dilations)]
+
+
+def removed_strides(strides: Sequence[int], dilations: Sequence[int]) -> list[int]:
+    """Say of which stride each stage was deprived, 1 for none, from mmseg's arguments.
+
+    A dilation that grows to a multiple at a stage without stride stands for a stride. Any other is the stage's own, as
+    are all of the first stage, which a ResNet doesn't subsample.
+    """
+    removed, density = [1], 1
+    for stride, dilation in zip(strides[1:], dilations[1:], strict=True):
+        # With multi_grid, mmseg takes anything for the last stage's.
+        grown = stride == 1 and isinstance(dilation, int) and dilation > density and dilation % density == 0
+        removed.append(dilation // density if grown else 1)
+        density *= removed[-1]
+    return removed

@@ -5,16 +5,17 @@ The arithmetic is that of ``output_stride.py``; what is added is the description
 itself, and a proof on a copy, because a description by names and attributes may miss what a block really does.
 """
 
-import copy
 import math
 from collections.abc import Iterator
+from fractions import Fraction
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .output_stride import Unit, _one, remember_geometry, set_output_stride, unit_stride
+from .live_modules import all_or_nothing, quiet_copy, run_on_black_image
+from .output_stride import Unit, _one, is_layer, native_stride, remember_geometry, set_output_stride, unit_stride
 from .pooling import AvgPool2d, MaxPool2d
 
 _SHORTCUTS = ('downsample', 'shortcut')
@@ -30,9 +31,9 @@ def rewrite_dilation(module: nn.Module, output_stride: int) -> None:
     Removed strides become dilations, in pools as well: these are exchanged for the ones of ``pooling.py``. Only the
     layers' numbers change, no attribute in which a library keeps its own notes (``feature_info`` in timm).
 
-    The change is first made on a copy, in float64, on the CPU and with random statistics, where the features of each
-    stage, subsampled, must equal the coarser network's to 1e-9 ("a trous": Chen et al., arXiv:1606.00915, section
-    3.1) for a random image of 96x96.
+    The change is first made on a copy without hooks, in float64, on the CPU and with random statistics, where the
+    features of each stage, subsampled, must equal the coarser network's to 1e-9 ("a trous": Chen et al.,
+    arXiv:1606.00915, section 3.1) for a random image of 96x96.
 
     Args:
         module: a network with stages ``layer1``, ``layer2``, ... that maps an image ``(B, C, H, W)`` to anything.
@@ -50,11 +51,15 @@ def rewrite_dilation(module: nn.Module, output_stride: int) -> None:
         raise ValueError(
             f'{type(module).__name__} has no stages layer1, layer2, ...: pass the ResNet-like backbone itself'
         )
-    trial = copy.deepcopy(module).cpu().double()
-    trial.eval()  # Not chained: mmpretrain's backbones return None here.
+    trial = quiet_copy(module).cpu().double()
     generator = torch.Generator().manual_seed(0)
-    channels = next(layer.in_channels for layer in trial.modules() if isinstance(layer, nn.Conv2d))
-    image = torch.randn(1, channels, _SIZE, _SIZE, dtype=torch.float64, generator=generator)
+    try:
+        black, _ = run_on_black_image(trial, _SIZE)
+    except Exception as error:
+        raise ValueError(
+            f'{type(module).__name__} does not run on an image of {_SIZE}x{_SIZE} ({type(error).__name__}: {error})'
+        ) from error
+    image = torch.randn(black.shape, dtype=torch.float64, generator=generator)
     _randomise(trial, image, generator)
 
     entered, before = _run(trial, names, image)
@@ -75,7 +80,8 @@ def rewrite_dilation(module: nn.Module, output_stride: int) -> None:
         _check_identity(name, getattr(trial, name), before[name], after[name], output_stride)
     if after[names[-1]].shape[-1] * output_stride != _SIZE:
         raise ValueError(f'output_stride={output_stride}: {names[-1]} keeps a stride that is not in one of its layers')
-    _apply(module, names, output_stride, stem_stride)
+    with all_or_nothing([module]):
+        _apply(module, names, output_stride, stem_stride)
 
 
 def _randomise(module: nn.Module, image: Tensor, generator: torch.Generator) -> None:
@@ -136,11 +142,11 @@ def _apply(module: nn.Module, names: list[str], output_stride: int, stem_stride:
     if not all(hasattr(layer, 'native_geometry') for layer in layers):
         remember_geometry(units)
     native = stem_stride * math.prod(unit_stride(unit) for unit in units)
-    dilated = [layer for layer in layers if layer.native_geometry.dilation > 1]
-    if output_stride > native and dilated:
+    built_dilated = [layer for layer in layers if _native_dilation(layer) > 1]
+    if output_stride > native and built_dilated:
         raise ValueError(
-            f'output_stride={output_stride}: the network was built dilated, for {native} ({dilated[0]}), and nothing '
-            'in it tells which strides were removed; build it with its strides, then rewrite it'
+            f'output_stride={output_stride}: the network was built dilated, for {native} ({built_dilated[0]}), and '
+            'nothing in it tells which strides were removed; build it with its strides, then rewrite it'
         )
     set_output_stride(units, output_stride, stem_stride)
 
@@ -150,7 +156,7 @@ def _swap_pools(module: nn.Module) -> None:
     for name, child in module.named_children():
         if type(child) is nn.AvgPool2d and child.divisor_override is None:
             pool = AvgPool2d(*_window(child), child.ceil_mode, child.count_include_pad)
-        elif type(child) is nn.MaxPool2d and child.dilation == 1 and not child.return_indices:
+        elif type(child) is nn.MaxPool2d and _largest(child, 'dilation') == 1 and not child.return_indices:
             pool = MaxPool2d(*_window(child), child.ceil_mode)
         else:
             _swap_pools(child)
@@ -181,22 +187,26 @@ def _units(name: str, block: nn.Module) -> Iterator[Unit]:
 
 
 def _spatial_layers(module: nn.Module, skip: list[nn.Module] | None = None) -> Iterator[nn.Module]:
-    children = list(module.children())
-    # A block or mmcv's ConvModule also has a stride, but only for information: a layer has weights of its own or no
-    # children, or is a convolution whose weights come from elsewhere.
-    weights = list(module.parameters(recurse=False))
-    if hasattr(module, 'stride') and (weights or not children or isinstance(module, nn.Conv2d)):
-        if _native_stride(module) > 1 or _one(module, 'kernel_size') > 1:
+    if hasattr(module, 'stride') and is_layer(module):
+        if _native_stride(module) > 1 or _largest(module, 'kernel_size') > 1:
             yield module
         return
-    for child in children:
+    for child in module.children():
         if skip is None or not any(child is shortcut for shortcut in skip):
             yield from _spatial_layers(child)
 
 
 def _native_stride(layer: nn.Module) -> int:
-    geometry = getattr(layer, 'native_geometry', None)
-    return _one(layer, 'stride') if geometry is None else geometry.stride
+    return native_stride(layer) if hasattr(layer, 'native_geometry') else _one(layer, 'stride')
+
+
+def _native_dilation(layer: nn.Module) -> Fraction:
+    return Fraction(_largest(layer, 'dilation'), layer.native_geometry.density)
+
+
+def _largest(layer: nn.Module, name: str) -> int:
+    value = getattr(layer, name, 1)
+    return max(value) if isinstance(value, (tuple, list)) else value
 
 
 def _check_identity(name: str, stage: nn.Module, before: Tensor, after: Tensor, output_stride: int) -> None:

@@ -26,6 +26,23 @@ def test_rates_follow_the_output_stride_unless_they_are_kept(keep_rates, expecte
     assert model.extract_feat(torch.zeros(1, 3, 64, 64))[-1].shape[2:] == (8, 8)
 
 
+@pytest.mark.parametrize(
+    ('keep_rates', 'remedy'),
+    [
+        (False, r"EncoderDecoder cannot change it; use --upgrade, or type='mmseg_ext\.EncoderDecoder' in the config"),
+        (True, r'ResNet cannot change it; use --upgrade, or a backbone of mmseg_ext in the config'),
+    ],
+)
+def test_a_network_of_mmsegs_is_refused_with_the_remedy(keep_rates, remedy):
+    backbone = dict(type='ResNet', depth=18, base_channels=8, stem_channels=8)
+    head = dict(type='FCNHead', in_channels=64, in_index=3, channels=8, num_classes=5)
+    cfg = dict(type='EncoderDecoder', backbone=backbone, decode_head=head)
+    with DefaultScope.overwrite_default_scope('mmseg'), MODELS.switch_scope_and_registry(None) as registry:
+        model = registry.build(cfg)
+    with pytest.raises(ValueError, match=rf'--output-stride 8: mmseg\..*{remedy}'):
+        set_output_stride(model, 8, keep_rates)
+
+
 def test_our_test_time_augmentation_does_not_keep_logits_and_mmsegs_does():
     ours, theirs = load_config(CONFIG), load_config(CONFIG, {'tta_model.type': 'mmseg.SegTTAModel'})
     for cfg in (ours, theirs):

@@ -1,4 +1,6 @@
 import copy
+import threading
+from functools import partial
 
 import pytest
 import timm
@@ -10,7 +12,7 @@ from mmseg.models.backbones import ResNetV1c
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from mmseg_ext.layers import AvgPool2d, rewrite_dilation
+from mmseg_ext.layers import AvgPool2d, rewrite, rewrite_dilation
 from tests.reference.weights import randomise, relative_error
 
 STAGES = ('layer1', 'layer2', 'layer3', 'layer4')
@@ -117,6 +119,77 @@ def test_pools_are_exchanged_once_and_modes_weights_and_random_state_stay():
         assert torch.equal(parameter, weights[name][1])
 
 
+def with_hooks_of_an_object_that_cannot_be_copied(module: nn.Module) -> list:
+    lock, calls = threading.Lock(), []
+
+    def watch(*args):
+        with lock:
+            calls.append(args)
+
+    for part in module.modules():
+        part.register_forward_pre_hook(partial(watch, lock))
+        part.register_forward_hook(watch)
+    return calls
+
+
+def attributes(module: nn.Module) -> list[tuple[nn.Module, dict]]:
+    return [(part, dict(vars(part))) for part in module.modules()]
+
+
+def test_the_proof_fires_no_hooks_and_needs_no_copies_of_them():
+    module = timm.create_model('resnet26d')
+    calls = with_hooks_of_an_object_that_cannot_be_copied(module)
+    rewrite_dilation(module, 16)
+    assert calls == []
+    assert module.layer4[1].conv2.dilation == (2, 2)
+    module.eval()(torch.randn(1, 3, 32, 32))
+    assert calls
+
+
+def test_a_stem_behind_other_convolutions_is_found():
+    module = torchvision.models.resnet18()
+    module._modules = {'lateral': nn.Conv2d(64, 8, 1), **module._modules}
+    rewrite_dilation(module, 16)
+    assert module.layer4[1].conv2.dilation == (2, 2)
+
+
+@pytest.mark.parametrize('error', [ValueError, KeyboardInterrupt])
+def test_whatever_is_raised_on_the_way_the_module_is_as_before(error, monkeypatch):
+    class Failing(nn.Conv2d):
+        armed = False
+
+        def __setattr__(self, name, value):
+            if name == 'dilation' and self.armed:
+                raise error('on the way')
+            super().__setattr__(name, value)
+
+    module = timm.create_model('resnet26d')
+    module.layer4[1].conv2.__class__ = Failing
+    before = attributes(module)
+    # The proof is through when the module itself is changed.
+    monkeypatch.setattr(rewrite, '_check_identity', lambda *args: setattr(Failing, 'armed', True))
+    with pytest.raises(error, match='on the way'):
+        rewrite_dilation(module, 16)
+    assert attributes(module) == before
+
+
+def resnet_padded_with(mode: str) -> nn.Module:
+    module = torchvision.models.resnet18()
+    for conv in (part for part in module.modules() if isinstance(part, nn.Conv2d)):
+        conv.padding_mode = mode
+    return module.double().eval()
+
+
+def test_circular_padding_stays_exact():
+    module = resnet_padded_with('circular')
+    x = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    strided = stage_features(module, x)[-1]
+    rewrite_dilation(module, 8)
+    assert relative_error(stage_features(module, x)[-1][:, :, ::4, ::4], strided) < 1e-9
+    rewrite_dilation(module, 32)
+    assert torch.equal(stage_features(module, x)[-1], strided)
+
+
 class SamplingConv(torchvision.ops.DeformConv2d):
     """A deformable convolution that finds its offsets itself."""
 
@@ -145,6 +218,17 @@ class FunctionalShortcut(BasicBlock):
         return self.relu(out + x[:, :, ::2, ::2].repeat(1, 2, 1, 1))
 
 
+def with_lock(module: nn.Module) -> nn.Module:
+    module.lock = threading.Lock()
+    return module
+
+
+def unable() -> nn.Module:
+    module = torchvision.models.resnet18()
+    module.relu = nn.Module()
+    return module
+
+
 def with_shortcut_of_its_own(in_block: bool) -> nn.Module:
     module = torchvision.models.resnet18()
     if in_block:
@@ -155,6 +239,13 @@ def with_shortcut_of_its_own(in_block: bool) -> nn.Module:
 
 
 REFUSED = {
+    'padding that takes other samples': (lambda: resnet_padded_with('reflect'), 8, 'layer3 is the first stage'),
+    'what cannot be copied': (
+        lambda: with_lock(torchvision.models.resnet18()),
+        8,
+        'ResNet cannot be copied for a trial run',
+    ),
+    'it cannot run': (unable, 8, r'ResNet does not run on an image of 96x96 \(NotImplementedError'),
     'no stages': (torchvision.models.mobilenet_v2, 8, 'MobileNetV2 has no stages layer1'),
     'missing stride': (torchvision.models.resnet18, 64, r'output_stride=64 must be one of \[4, 8, 16, 32\]'),
     'attention at its zero start': (lambda: timm.create_model('seresnet18'), 16, 'layer4 is the first.*hold SEModule'),

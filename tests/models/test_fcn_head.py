@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from mmseg_ext.models.decode_heads import FCNHead
 from tests.models.head_parity import (
@@ -6,6 +7,7 @@ from tests.models.head_parity import (
     assert_logits_equal_mmsegs,
     assert_training_equals_mmsegs,
     convolve_every_level_at_its_own_size,
+    pair,
 )
 
 SINGLE = dict(in_channels=16)
@@ -43,6 +45,14 @@ def test_without_convolutions_in_a_row_logits_equal_mmsegs(inputs, concat_input)
     shapes = SHAPES if 'in_index' in inputs else [(2, 8, 13, 17)]
     assert_logits_equal_mmsegs('FCNHead', shapes, num_convs=0, concat_input=concat_input, **inputs)
     assert_training_equals_mmsegs('FCNHead', shapes, num_convs=0, concat_input=concat_input, **inputs)
+
+
+@pytest.mark.parametrize('num_convs', [0, 1, 3])
+def test_the_convolutions_in_a_row_are_one_module_of_mmsegs_kind(num_convs):
+    ours, theirs = pair('FCNHead', in_channels=8, num_convs=num_convs)
+    assert type(ours.convs) is type(theirs.convs)
+    x = torch.randn(1, 8, 5, 7)
+    assert torch.equal(ours.convs.eval()(x), theirs.convs.eval()(x))
 
 
 @pytest.mark.parametrize('kwargs', VARIANTS)

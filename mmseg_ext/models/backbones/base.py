@@ -5,8 +5,7 @@ from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import nn
 
 from mmseg_ext.checkpoints import PretrainedMixin
-from mmseg_ext.layers import Unit, set_output_stride
-from mmseg_ext.layers import output_stride as present_output_stride
+from mmseg_ext.layers import Unit, present_output_stride, set_output_stride
 
 
 class Backbone(PretrainedMixin, BaseModule):
@@ -21,10 +20,24 @@ class Backbone(PretrainedMixin, BaseModule):
         """Describe the network from stem to end as a chain of stretches with one stride each."""
         raise NotImplementedError
 
+    def feature_ends(self) -> list[int]:
+        """Say, for each of the features that are returned, how many units lie in front of them."""
+        raise NotImplementedError
+
     @property
     def output_stride(self) -> int:
-        """Size of the image over size of the last features."""
+        """Size of the image over size of the last unit's features.
+
+        Raises:
+            ValueError: it differs between the axes.
+        """
         return present_output_stride(self.units(), self.stem_stride)
+
+    @property
+    def feature_strides(self) -> list[int]:
+        """Size of the image over size of each of the features that are returned."""
+        units = self.units()
+        return [present_output_stride(units[:end], self.stem_stride) for end in self.feature_ends()]
 
     def set_output_stride(self, output_stride: int) -> None:
         """Make the features denser or coarser; where sizes divide, the coarse ones are a subset of the dense ones.

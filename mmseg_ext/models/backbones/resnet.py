@@ -5,6 +5,7 @@ Tricks for Image Classification", arXiv:1812.01187, section 4. Drop-ins for mmse
 arguments, state-dict keys and results.
 """
 
+import itertools
 import math
 import re
 import warnings
@@ -15,7 +16,14 @@ from mmcv.cnn import build_conv_layer, build_norm_layer
 from mmengine.model import Sequential
 from torch import Tensor, nn
 
-from mmseg_ext.layers import AvgPool2d, Unit, mmseg_dilation_plan, multiply_dilations, remember_geometry
+from mmseg_ext.layers import (
+    AvgPool2d,
+    Unit,
+    mmseg_dilation_plan,
+    multiply_dilations,
+    remember_geometry,
+    removed_strides,
+)
 from mmseg_ext.registry import MODELS
 
 from .base import Backbone
@@ -146,6 +154,7 @@ class ResNet(Backbone):
         self._make_stem(in_channels, stem_channels)
         self.res_layers = []
         units = []
+        removed = removed_strides(strides, dilations)
         inplanes = stem_channels
         for i, num_blocks in enumerate(stage_blocks):
             planes = base_channels * 2**i
@@ -173,8 +182,7 @@ class ResNet(Backbone):
             name = f'layer{i + 1}'
             self.add_module(name, stage)
             self.res_layers.append(name)
-            growth = dilations[i] // (dilations[i - 1] if i else 1)
-            units += [b.unit(removed=growth if k == 0 and strides[i] == 1 else 1) for k, b in enumerate(stage)]
+            units += [b.unit(removed[i] if k == 0 else 1) for k, b in enumerate(stage)]
         self.feat_dim = inplanes
         self.freeze()
         if output_stride is not None and multi_grid is not None:
@@ -185,6 +193,10 @@ class ResNet(Backbone):
 
     def units(self) -> list[Unit]:
         return [block.unit() for name in self.res_layers for block in getattr(self, name)]
+
+    def feature_ends(self) -> list[int]:
+        ends = itertools.accumulate(len(getattr(self, name)) for name in self.res_layers)
+        return [end for i, end in enumerate(ends) if i in self.out_indices]
 
     def set_output_stride(self, output_stride: int) -> None:
         if self.plugins is not None:

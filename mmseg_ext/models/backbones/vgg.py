@@ -110,6 +110,9 @@ class VGG16(Backbone):
             units.append(Unit([layers], strided=[len(layers) - 1], removed=removed))
         return units
 
+    def feature_ends(self) -> list[int]:
+        return [i + 1 for i in range(len(_STAGES)) if i in self.out_indices]
+
     def frozen_modules(self) -> list[nn.Module]:
         return [layer for i in range(self.frozen_stages) for layer in self._stage_layers(i)]
 

@@ -185,6 +185,9 @@ class AlignedXception(Backbone):
     def units(self) -> list[Unit]:
         return [block.unit() for block in self.blocks]
 
+    def feature_ends(self) -> list[int]:
+        return [[*self.level_blocks, len(self.blocks)][i] for i in sorted(self.out_indices)]
+
     def frozen_modules(self) -> list[nn.Module]:
         if self.frozen_stages < 0:
             return []

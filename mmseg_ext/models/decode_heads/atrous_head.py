@@ -1,9 +1,11 @@
 """Decode heads whose atrous rates follow the output stride of the features."""
 
-from mmcv.cnn import ConvModule
-from torch import nn
+from fractions import Fraction
+
+from mmseg_ext.layers.live_modules import all_or_nothing
 
 from .base import DecodeHead
+from .rates import scale_rates
 
 
 class AtrousHead(DecodeHead):
@@ -29,27 +31,6 @@ class AtrousHead(DecodeHead):
                 f'{type(self).__name__}: output_stride={output_stride} needs the output stride that the present rates '
                 "are for: set the head's attribute output_stride to the one of its backbone first"
             )
-        changes = []
-        for name, module in self.named_modules():
-            # A ConvModule keeps the dilation that it was built with, its convolution has the present one: a rate that
-            # has become 1 is still an atrous one.
-            if not isinstance(module, ConvModule) or max(module.dilation) == 1 or max(module.kernel_size) == 1:
-                continue
-            conv = module.conv
-            if not isinstance(conv, nn.Conv2d):
-                raise ValueError(
-                    f'output_stride={output_stride}: the rate of {name}, a {type(conv).__name__}, cannot be scaled '
-                    'exactly (only that of a plain convolution can); build the head without its conv_cfg'
-                )
-            rate, remainder = divmod(conv.dilation[0] * self.output_stride, output_stride)
-            if remainder:
-                raise ValueError(
-                    f'output_stride={output_stride}: rate {conv.dilation[0]} of {name} at output stride '
-                    f'{self.output_stride} would become {conv.dilation[0] * self.output_stride / output_stride:g}, '
-                    'not an integer; choose an output stride or dilations that divide'
-                )
-            changes.append((conv, rate))
-        for conv, rate in changes:
-            conv.padding = tuple(padding // conv.dilation[0] * rate for padding in conv.padding)
-            conv.dilation = (rate, rate)
-        self.output_stride = output_stride
+        with all_or_nothing([self]):
+            scale_rates(self, {'': Fraction(self.output_stride, output_stride)})
+            self.output_stride = output_stride

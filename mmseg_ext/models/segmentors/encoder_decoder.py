@@ -5,6 +5,7 @@ the channels that their configs leave out.
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 
 from mmengine.structures import PixelData
@@ -14,13 +15,16 @@ from mmseg.utils import add_prefix
 from torch import Tensor, nn
 
 from mmseg_ext.layers import Resampling, streamed_labels
+from mmseg_ext.layers.live_modules import all_or_nothing
 from mmseg_ext.layers.resampling import compute_dtype
 from mmseg_ext.layers.streamed_labels import LabelMap
+from mmseg_ext.models.backbones.base import Backbone
 from mmseg_ext.models.decode_heads import AtrousHead
+from mmseg_ext.models.decode_heads.rates import has_rates, rate_factors, scale_rates
 from mmseg_ext.registry import MODELS
 
 from .crf import build_crf, full_probabilities, original_image, refine
-from .features import feature_info, with_channels
+from .features import feature_strides, with_channels
 from .slide import slide_maps
 from .streaming import input_size, streamed_loss, streams_loss, streams_prediction, to_original
 
@@ -57,11 +61,12 @@ class EncoderDecoder(_EncoderDecoder):
             _check_test_cfg(self.test_cfg)
             if self.test_cfg.get('crf') is not None:
                 self.crf = build_crf(self.test_cfg.crf, self.decode_head)
-        stride = getattr(self.backbone, 'output_stride', None)
-        for head in self._heads():
-            # Of other features than the last, the stride is found when it is needed.
-            if isinstance(head, AtrousHead) and not self.with_neck and _is_last(head, self.backbone):
-                head.output_stride = stride
+        # Behind a neck, or another's backbone, strides are found when they are needed.
+        if not self.with_neck and isinstance(self.backbone, Backbone):
+            with suppress(ValueError):  # They differ between the axes.
+                for head in self._heads():
+                    if isinstance(head, AtrousHead):
+                        head.output_stride = _stride_seen(head, self.backbone.feature_strides)
 
     def _init_decode_head(self, decode_head: dict) -> None:
         super()._init_decode_head(self._with_channels(decode_head))
@@ -84,33 +89,40 @@ class EncoderDecoder(_EncoderDecoder):
         return list(heads) if isinstance(heads, nn.ModuleList) else [heads]
 
     def set_output_stride(self, output_stride: int) -> None:
-        """Change the output stride of the backbone, and the rates of the atrous heads with it; weights stay.
+        """Change the output stride of the backbone, and the rates of all heads and the neck with it; weights stay.
+
+        A rate is scaled as the features change that its head takes (``rates.py``), be the head ours or not.
 
         Raises:
-            ValueError: the backbone or a head can't have it; the message says why. Nothing has been changed then.
+            ValueError: the backbone can't have it, or a rate can't follow; the message says why. Whatever is raised,
+                nothing has been changed then.
         """
         if not hasattr(self.backbone, 'set_output_stride'):
             raise ValueError(
                 f'output_stride={output_stride}: {type(self.backbone).__name__} cannot change it; use a backbone of '
                 'mmseg_ext, or mmseg_ext.layers.rewrite_dilation on it and set_output_stride on the heads'
             )
+        with all_or_nothing([self]):
+            before = self._strides_given()
+            self.backbone.set_output_stride(output_stride)
+            after = self._strides_given()
+            for module, strides in before.items():
+                if isinstance(module, AtrousHead):
+                    module.output_stride = _stride_seen(module, strides)
+                    module.set_output_stride(_stride_seen(module, after[module]))
+                else:
+                    scale_rates(module, rate_factors(module, strides, after[module]))
+
+    def _strides_given(self) -> dict[nn.Module, list]:
+        """Return the strides of the features that the neck and each head are given, if these depend on them."""
         neck = self.neck if self.with_neck else None
-        heads = [head for head in self._heads() if isinstance(head, AtrousHead)]
-        before, present = feature_info(self.backbone, neck), self.backbone.output_stride
-        self.backbone.set_output_stride(output_stride)
-        changed = []
-        try:
-            after = feature_info(self.backbone, neck)
-            for head in heads:
-                index = head.in_index[0] if isinstance(head.in_index, (list, tuple)) else head.in_index
-                head.output_stride = before[index].stride
-                head.set_output_stride(after[index].stride)
-                changed.append((head, before[index].stride))
-        except ValueError:
-            for head, stride in changed:
-                head.set_output_stride(stride)
-            self.backbone.set_output_stride(present)
-            raise
+        given = {}
+        if neck is not None and has_rates(neck):
+            given[neck] = feature_strides(self.backbone)
+        heads = [head for head in self._heads() if has_rates(head) or getattr(head, 'output_stride', None) is not None]
+        if heads:
+            given |= dict.fromkeys(heads, feature_strides(self.backbone, neck))
+        return given
 
     def _decode_head_forward_train(self, inputs: list[Tensor], data_samples: list) -> dict[str, Tensor]:
         return add_prefix(self._head_loss(self.decode_head, inputs, data_samples), 'decode')
@@ -184,9 +196,10 @@ class EncoderDecoder(_EncoderDecoder):
         return logits, [to_original(resampling, meta, align_corners) for meta in metas]
 
 
-def _is_last(head: AtrousHead, backbone: nn.Module) -> bool:
-    last = len(getattr(backbone, 'out_indices', [])) - 1
-    return head.in_index in (-1, last)
+def _stride_seen(head: AtrousHead, strides: list) -> int | None:
+    index = head.in_index[0] if isinstance(head.in_index, (list, tuple)) else head.in_index
+    # mmseg builds a head with an index that the backbone lacks, and fails when it runs.
+    return strides[index] if -len(strides) <= index < len(strides) else None
 
 
 def _check_test_cfg(cfg: dict) -> None:

@@ -1,13 +1,15 @@
-"""What a backbone's features look like, found by a dry run, and how heads learn it."""
+"""What a backbone's features look like, known or found by a dry run, and how heads learn it."""
 
 import copy
 import inspect
+from fractions import Fraction
 from typing import NamedTuple
 
-import torch
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import nn
 
+from mmseg_ext.layers.live_modules import quiet_copy, run_on_black_image
+from mmseg_ext.models.backbones.base import Backbone
 from mmseg_ext.models.decode_heads import DecodeHead
 from mmseg_ext.registry import MODELS
 
@@ -19,34 +21,42 @@ class Feature(NamedTuple):
     """Channels of a feature map, and size of the image over its size."""
 
     channels: int
-    stride: int
+    stride: Fraction | int
 
 
-@torch.no_grad()
 def feature_info(backbone: nn.Module, neck: nn.Module | None = None) -> list[Feature]:
-    """Run the backbone on one black image and describe what it, or the neck behind it, returns.
+    """Run a copy of the backbone on one black image and describe what it, or the neck behind it, returns.
+
+    Backbone and neck are left as they are: modes, hooks, statistics and random numbers.
 
     Raises:
-        ValueError: it can't be run on a small image; the message says what to do instead.
+        ValueError: it can't be copied, or run on a small image; the message says what to do instead.
     """
-    modules = [backbone] if neck is None else [backbone, neck]
-    training = [module.training for module in modules]
-    parameter = next(backbone.parameters())
-    channels = next((m.in_channels for m in backbone.modules() if isinstance(m, nn.Conv2d)), 3)
-    x = torch.zeros(1, channels, _SIDE, _SIDE, dtype=parameter.dtype, device=parameter.device)
+    modules = nn.ModuleList([backbone] if neck is None else [backbone, neck])
     try:
-        for module in modules:
-            module.eval()  # which returns nothing in some of mmseg's
-            x = module(x)
+        _, features = run_on_black_image(nn.Sequential(*quiet_copy(modules, share_parameters=True)), _SIDE)
     except Exception as error:
         raise ValueError(
             f'{type(backbone).__name__} does not run on an image of {_SIDE}x{_SIDE}, which would tell the channels and '
-            f'strides of its features ({type(error).__name__}: {error}); name in_channels in every head'
+            f'strides of its features ({type(error).__name__}: {error}); name in_channels in every head, and leave the '
+            'output stride as it is'
         ) from error
-    finally:
-        for module, mode in zip(modules, training, strict=True):
-            module.train(mode)
-    return [Feature(feature.shape[1], round(_SIDE / feature.shape[2])) for feature in x]
+    return [Feature(feature.shape[1], _quotient(_SIDE, feature.shape[2])) for feature in features]
+
+
+def _quotient(a: int, b: int) -> Fraction | int:
+    return Fraction(a, b) if a % b else a // b
+
+
+def feature_strides(backbone: nn.Module, neck: nn.Module | None = None) -> list[Fraction | int]:
+    """Return the size of the image over the size of each of the features: our backbones know it, others are run.
+
+    Raises:
+        ValueError: the backbone has different strides for the axes, or can't be run.
+    """
+    if neck is None and isinstance(backbone, Backbone):
+        return backbone.feature_strides
+    return [feature.stride for feature in feature_info(backbone, neck)]
 
 
 def with_channels(cfg: dict, backbone: nn.Module, neck: nn.Module | None) -> dict:
