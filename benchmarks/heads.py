@@ -23,7 +23,7 @@ from mmseg_ext.checkpoints import build_model
 from mmseg_ext.engine.config import load_config
 from mmseg_ext.engine.measure import count_multiply_adds, peak_memory, print_table, time_alternating
 from mmseg_ext.models import decode_heads
-from mmseg_ext.models.decode_heads.pyramid import conv_over_pyramid
+from mmseg_ext.models.decode_heads.pyramid_module import PyramidConvModule
 
 NORM = dict(type='BN')
 Sides = tuple[nn.Module, nn.Module, list[Tensor]]
@@ -38,7 +38,7 @@ class Stage(nn.Module):
 
     def forward(self, levels: list[Tensor]) -> Tensor:
         if self.ours:
-            return conv_over_pyramid(self.conv, levels, align_corners=False)
+            return self.conv(levels)
         size = levels[0].shape[2:]
         # SegFormer and HRNet resize the first level too, to the size that it has.
         first = 0 if self.resize_all else 1
@@ -48,10 +48,13 @@ class Stage(nn.Module):
 
 def stage(channels, strides, out_channels, kernel_size, options, resize_all=False, bins=()) -> Sides:
     """Two sides with levels of ``size / stride`` and, behind them, of the pooling bins' sizes."""
-    conv = ConvModule(sum(channels), out_channels, kernel_size, padding=kernel_size // 2, norm_cfg=NORM)
+    convs = [
+        kind(sum(channels), out_channels, kernel_size, padding=kernel_size // 2, norm_cfg=NORM)
+        for kind in (PyramidConvModule, ConvModule)
+    ]
     sides = [options.size // stride for stride in strides] + list(bins)
     levels = [torch.randn(options.batch, c, side, side) for c, side in zip(channels, sides, strict=True)]
-    return Stage(conv, True, resize_all), Stage(conv, False, resize_all), levels
+    return Stage(convs[0], True, resize_all), Stage(convs[1], False, resize_all), levels
 
 
 def head(name: str, widths, strides, /, options, **kwargs) -> Sides:
