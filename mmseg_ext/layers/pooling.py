@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .eager import is_eager
+
 
 class AvgPool2d(nn.AvgPool2d):
     """``torch.nn.AvgPool2d`` that can lose its stride and gain a dilation; it then keeps the input's size.
@@ -90,41 +92,33 @@ class PhasePool2d(nn.Module):
         self.dilation = 1
 
     def forward(self, x: Tensor) -> Tensor:
-        d = self.dilation
-        if min(x.shape[2:]) < d:
-            raise ValueError(
-                f'PhasePool2d: a map of {x.shape[2]}x{x.shape[3]} is smaller than its dilation {d}; use a larger image'
-            )
-        if torch.compiler.is_compiling() or not (torch.is_grad_enabled() and x.requires_grad):
-            return _phase_mean(x, d)
-        return _PhaseMean.apply(x, d)
-
-
-def _phase_mean(x: Tensor, d: int) -> Tensor:
-    if d == 1:
-        return x.mean((2, 3), keepdim=True)
-    rows = torch.stack([x[:, :, i::d].mean(2) for i in range(d)], dim=2)  # (B, C, d, W)
-    return torch.stack([rows[..., j::d].mean(3) for j in range(d)], dim=3)
-
-
-class _PhaseMean(torch.autograd.Function):
-    """Mean of each phase. Autograd's own gradient of it would fill one map a phase; this one fills at most one."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, d: int) -> Tensor:
-        ctx.shape, ctx.d = x.shape, d
-        return _phase_mean(x, d)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
-        d, (*_, height, width) = ctx.d, ctx.shape
+        d, (height, width) = self.dilation, x.shape[2:]
         if d == 1:
-            return (grad / (height * width)).expand(ctx.shape), None
-        samples = [[len(range(i, height, d)) * len(range(j, width, d)) for j in range(d)] for i in range(d)]
-        return tile_phases(grad / grad.new_tensor(samples), height, width), None
+            return x.mean((2, 3), keepdim=True)
+        if height < d or width < d:
+            raise ValueError(
+                f'PhasePool2d: a map of {height}x{width} is smaller than its dilation {d}; use a larger image'
+            )
+        phases = split_phases(x, d)
+        offsets = torch.arange(d, device=x.device)
+        rows, columns = ((size - offsets + d - 1) // d for size in (height, width))  # of each phase, without padding
+        counts = (rows[:, None] * columns).to(torch.promote_types(x.dtype, torch.float32))
+        # Corrects the mean over the padded phases; a sum over the counts would overflow in half precision.
+        return phases.mean((2, 4)) * (phases.shape[2] * phases.shape[4] / counts).to(x.dtype)
 
 
-def tile_phases(x: Tensor, height: int, width: int) -> Tensor:
-    """Repeat a value for each phase, ``(B, C, d, d)``, over a map: ``(B, C, height, width)``."""
-    d = x.shape[2]
-    return x.repeat(1, 1, -(-height // d), -(-width // d))[:, :, :height, :width]
+def split_phases(x: Tensor, d: int) -> Tensor:
+    """Lay out a map by phase: ``(B, C, H, W)`` to ``(B, C, ceil(H / d), d, ceil(W / d), d)``, padded by zeros.
+
+    Sample ``(i, j)`` goes to ``[i // d, i % d, j // d, j % d]``. Where ``d`` divides the size, the result is a view.
+    """
+    height, width = x.shape[2:]
+    # A choice by size is made eagerly only: a trace would keep it for other sizes.
+    if not is_eager(x) or height % d or width % d:
+        x = F.pad(x, (0, -width % d, 0, -height % d))
+    return x.unflatten(3, (-1, d)).unflatten(2, (-1, d))
+
+
+def merge_phases(x: Tensor, height: int, width: int) -> Tensor:
+    """Undo ``split_phases``, for a map of that size."""
+    return x.flatten(4).flatten(2, 3)[:, :, :height, :width]

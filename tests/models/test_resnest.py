@@ -270,7 +270,7 @@ def test_every_parameter_gets_a_gradient(form):
 
 def test_batch_of_one_in_training_names_the_layer_and_the_remedy():
     net = build().train()
-    with pytest.raises(ValueError, match=r'layer1\.0\.conv2\.bn1: .*\(1, 32, 1, 1\).*norm_eval=True'):
+    with pytest.raises(ValueError, match=r'SplAtConv2d\.bn1: .*\(1, 32, 1, 1\).*norm_eval=True'):
         net(torch.randn(1, 3, 64, 64))
 
 
