@@ -8,8 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .eager import is_eager
-
 
 class AvgPool2d(nn.AvgPool2d):
     """``torch.nn.AvgPool2d`` that can lose its stride and gain a dilation; it then keeps the input's size.
@@ -99,26 +97,20 @@ class PhasePool2d(nn.Module):
             raise ValueError(
                 f'PhasePool2d: a map of {height}x{width} is smaller than its dilation {d}; use a larger image'
             )
-        phases = split_phases(x, d)
-        offsets = torch.arange(d, device=x.device)
-        rows, columns = ((size - offsets + d - 1) // d for size in (height, width))  # of each phase, without padding
-        counts = (rows[:, None] * columns).to(torch.promote_types(x.dtype, torch.float32))
-        # Corrects the mean over the padded phases; a sum over the counts would overflow in half precision.
-        return phases.mean((2, 4)) * (phases.shape[2] * phases.shape[4] / counts).to(x.dtype)
+        rows, columns = (phases / phases.sum(0) for phases in _one_hot_phases(x, d))
+        return rows.T @ (x @ columns)
 
 
-def split_phases(x: Tensor, d: int) -> Tensor:
-    """Lay out a map by phase: ``(B, C, H, W)`` to ``(B, C, ceil(H / d), d, ceil(W / d), d)``, padded by zeros.
+def tile_phases(attention: Tensor, x: Tensor) -> Tensor:
+    """Repeat a value for each phase, ``(B, C, d, d)``, over the map ``x``: ``(B, C, H, W)``."""
+    rows, columns = _one_hot_phases(x, attention.shape[2])
+    return rows @ (attention @ columns.T)
 
-    Sample ``(i, j)`` goes to ``[i // d, i % d, j // d, j % d]``. Where ``d`` divides the size, the result is a view.
+
+def _one_hot_phases(x: Tensor, d: int) -> tuple[Tensor, Tensor]:
+    """Which phase each row and column of a map is in, as matrices ``(H, d)`` and ``(W, d)`` of zeros and ones.
+
+    Products with them are plain operators at every size, whose gradients fill one map, not one for each phase.
     """
-    height, width = x.shape[2:]
-    # A choice by size is made eagerly only: a trace would keep it for other sizes.
-    if not is_eager(x) or height % d or width % d:
-        x = F.pad(x, (0, -width % d, 0, -height % d))
-    return x.unflatten(3, (-1, d)).unflatten(2, (-1, d))
-
-
-def merge_phases(x: Tensor, height: int, width: int) -> Tensor:
-    """Undo ``split_phases``, for a map of that size."""
-    return x.flatten(4).flatten(2, 3)[:, :, :height, :width]
+    offsets = torch.arange(d, device=x.device)
+    return tuple((torch.arange(n, device=x.device)[:, None] % d == offsets).to(x.dtype) for n in x.shape[2:])

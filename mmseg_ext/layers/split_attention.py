@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from .batch_norm import check_norm_input
 from .drop_block import DropBlock2d
-from .pooling import AvgPool2d, PhasePool2d, merge_phases, split_phases
+from .pooling import AvgPool2d, PhasePool2d, tile_phases
 
 
 def _batch_norm(index: int, channels: int) -> tuple[str, nn.Module]:
@@ -124,7 +124,10 @@ class SplAtConv2d(nn.Module):
         if self.drop_block is not None:
             x = self.drop_block(x)
         x = F.relu(x, inplace=True)
-        x = weighted_sum(x, self.attention(x), self.radix, self.pool.dilation)
+        attention = self.attention(x).to(x.dtype)  # the softmax is in float32 under autocast
+        if self.pool.dilation > 1:
+            attention = tile_phases(attention, x)
+        x = weighted_sum(x, attention, self.radix)
         if self.avd_layer is not None and not self.avd_first:
             x = self.avd_layer(x)
         return x
@@ -145,24 +148,15 @@ class SplAtConv2d(nn.Module):
         return x.transpose(1, 2).flatten(1, 3)
 
 
-def weighted_sum(x: Tensor, attention: Tensor, radix: int, d: int = 1) -> Tensor:
-    """Sum the splits of ``x``, each times its attention.
-
-    Args:
-        x: ``(B, radix * C, H, W)``.
-        attention: ``(B, radix * C, d, d)``; entry ``(i, j)`` is for the samples ``[i::d, j::d]``.
-        radix: number of splits.
-        d: number of phases along an axis.
+def weighted_sum(x: Tensor, attention: Tensor, radix: int) -> Tensor:
+    """Sum the splits of ``x``, ``(B, radix * C, H, W)``, each times its attention, which is as large or broadcasts.
 
     Returns:
-        ``(B, C, H, W)`` in the type of ``x``.
+        ``(B, C, H, W)``.
     """
-    height, width = x.shape[2:]
-    if d > 1:
-        x, attention = split_phases(x, d), attention[:, :, None, :, None]
-    splits, weights = x.chunk(radix, 1), attention.to(x.dtype).chunk(radix, 1)
+    splits, weights = x.chunk(radix, 1), attention.chunk(radix, 1)
     out = splits[0] * weights[0]
     # Not the sum of a product of all splits, which is as large as they are.
     for split, weight in zip(splits[1:], weights[1:], strict=True):
         out = torch.addcmul(out, split, weight)
-    return out if d == 1 else merge_phases(out, height, width)
+    return out
