@@ -1,4 +1,4 @@
-"""Batch normalisation (Ioffe and Szegedy, arXiv:1502.03167): what it needs of its input, and what it used of it."""
+"""What batch normalisation (Ioffe and Szegedy, arXiv:1502.03167) needs of its input in training."""
 
 import torch
 from torch import Tensor, nn
@@ -13,14 +13,15 @@ def check_norm_input(norm: nn.Module, x: Tensor, name: str) -> None:
     Args:
         norm: the layer that ``x`` goes into.
         x: its input, ``(B, C, ...)``.
-        name: where the layer is in the network, for the message.
+        name: what to call the layer in the message.
 
     Raises:
         ValueError: there is one value a channel; the message names the layer and what to do.
     """
-    if x.numel() != x.shape[1] or not isinstance(norm, nn.modules.batchnorm._BatchNorm):
+    # Evaluation comes first: an exported network's batch would be fixed by the question for its size.
+    if not isinstance(norm, nn.modules.batchnorm._BatchNorm) or (not norm.training and norm.running_mean is not None):
         return
-    if not norm.training and norm.running_mean is not None:
+    if x.numel() != x.shape[1]:
         return
     if isinstance(norm, nn.SyncBatchNorm) and _world_size(norm) > 1:
         return
@@ -29,33 +30,6 @@ def check_norm_input(norm: nn.Module, x: Tensor, name: str) -> None:
         'batch of 2 or more a GPU, set norm_eval=True, use SyncBN over several processes, or a norm_cfg that does not '
         "depend on the batch, such as dict(type='GN', num_groups=32)"
     )
-
-
-def batch_norm(norm: nn.BatchNorm2d, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Call the layer, and return the statistics that it used as well.
-
-    With them ``torch.nn.functional.batch_norm`` in evaluation mode gives the same output again, without the pass over
-    ``x`` that computes them (which takes ten times as long on a CPU), and without a change of the running ones.
-
-    Args:
-        norm: the layer; its running statistics are updated as its own call does.
-        x: its input, ``(B, C, H, W)``.
-
-    Returns:
-        The output like ``x``, mean and biased variance ``(C,)``.
-    """
-    if not norm.training and norm.running_mean is not None:
-        return norm(x), norm.running_mean, norm.running_var
-    running_mean, running_var, momentum = None, None, norm.momentum
-    if norm.training and norm.track_running_stats:
-        running_mean, running_var = norm.running_mean, norm.running_var
-        norm.num_batches_tracked.add_(1)
-        if momentum is None:
-            momentum = 1 / norm.num_batches_tracked.item()
-    out, mean, inverse_std = torch.native_batch_norm(
-        x, norm.weight, norm.bias, running_mean, running_var, True, momentum or 0.0, norm.eps
-    )
-    return out, mean, inverse_std.pow(-2) - norm.eps
 
 
 def _world_size(norm: nn.SyncBatchNorm) -> int:

@@ -90,41 +90,27 @@ class PhasePool2d(nn.Module):
         self.dilation = 1
 
     def forward(self, x: Tensor) -> Tensor:
-        d = self.dilation
-        if min(x.shape[2:]) < d:
-            raise ValueError(
-                f'PhasePool2d: a map of {x.shape[2]}x{x.shape[3]} is smaller than its dilation {d}; use a larger image'
-            )
-        if torch.compiler.is_compiling() or not (torch.is_grad_enabled() and x.requires_grad):
-            return _phase_mean(x, d)
-        return _PhaseMean.apply(x, d)
-
-
-def _phase_mean(x: Tensor, d: int) -> Tensor:
-    if d == 1:
-        return x.mean((2, 3), keepdim=True)
-    rows = torch.stack([x[:, :, i::d].mean(2) for i in range(d)], dim=2)  # (B, C, d, W)
-    return torch.stack([rows[..., j::d].mean(3) for j in range(d)], dim=3)
-
-
-class _PhaseMean(torch.autograd.Function):
-    """Mean of each phase. Autograd's own gradient of it would fill one map a phase; this one fills at most one."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, d: int) -> Tensor:
-        ctx.shape, ctx.d = x.shape, d
-        return _phase_mean(x, d)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
-        d, (*_, height, width) = ctx.d, ctx.shape
+        d, (height, width) = self.dilation, x.shape[2:]
         if d == 1:
-            return (grad / (height * width)).expand(ctx.shape), None
-        samples = [[len(range(i, height, d)) * len(range(j, width, d)) for j in range(d)] for i in range(d)]
-        return tile_phases(grad / grad.new_tensor(samples), height, width), None
+            return x.mean((2, 3), keepdim=True)
+        if height < d or width < d:
+            raise ValueError(
+                f'PhasePool2d: a map of {height}x{width} is smaller than its dilation {d}; use a larger image'
+            )
+        rows, columns = (phases / phases.sum(0) for phases in _one_hot_phases(x, d))
+        return rows.T @ (x @ columns)
 
 
-def tile_phases(x: Tensor, height: int, width: int) -> Tensor:
-    """Repeat a value for each phase, ``(B, C, d, d)``, over a map: ``(B, C, height, width)``."""
-    d = x.shape[2]
-    return x.repeat(1, 1, -(-height // d), -(-width // d))[:, :, :height, :width]
+def tile_phases(attention: Tensor, x: Tensor) -> Tensor:
+    """Repeat a value for each phase, ``(B, C, d, d)``, over the map ``x``: ``(B, C, H, W)``."""
+    rows, columns = _one_hot_phases(x, attention.shape[2])
+    return rows @ (attention @ columns.T)
+
+
+def _one_hot_phases(x: Tensor, d: int) -> tuple[Tensor, Tensor]:
+    """Which phase each row and column of a map is in, as matrices ``(H, d)`` and ``(W, d)`` of zeros and ones.
+
+    Products with them are plain operators at every size, whose gradients fill one map, not one for each phase.
+    """
+    offsets = torch.arange(d, device=x.device)
+    return tuple((torch.arange(n, device=x.device)[:, None] % d == offsets).to(x.dtype) for n in x.shape[2:])

@@ -186,9 +186,6 @@ class ResNeSt(ResNetV1d):
         if dilated_form == 'official':
             kwargs['contract_dilation'] = True
         super().__init__(**kwargs)
-        for name, module in self.named_modules():
-            if isinstance(module, SplAtConv2d):
-                module.path = name
 
     def _make_stage(self, *args, **kwargs) -> nn.Module:
         stage = len(self.res_layers)
