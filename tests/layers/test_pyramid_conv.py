@@ -210,3 +210,58 @@ def test_what_inference_mode_has_cached_can_be_trained_with():
 def test_weights_that_do_not_fit_are_named(shape, message):
     with pytest.raises(ValueError, match=message):
         pyramid_conv2d([torch.randn(1, 3, 4, 4), torch.randn(1, 5, 2, 2)], torch.randn(shape))
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16])
+def test_an_infinite_number_in_a_level_reaches_no_more_than_torch_lets_it(dtype):
+    levels = [torch.rand(1, 4, 16, 20), torch.rand(1, 4, 4, 5), torch.rand(1, 4, 2, 2)]
+    levels[1][0, 2, 1, 1] = torch.inf
+    levels, weight = [x.to(dtype) for x in levels], torch.randn(3, 12, 3, 3).to(dtype)
+    expected = plain(levels, weight)
+    out = pyramid_conv2d(levels, weight, below=[False, True, True])
+    finite = expected.isfinite()
+    assert 0.3 < finite.float().mean() < 1
+    tolerance = 1e-5 if dtype == torch.float32 else 2**-6
+    torch.testing.assert_close(out[finite], expected[finite], rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize('large', [2000.0, 60000.0])
+def test_a_tap_that_float16_cannot_hold_spoils_nothing_that_it_has_no_part_in(large):
+    levels = [torch.rand(1, 4, 16, 20), torch.rand(1, 8, 2, 2)]
+    levels[1][0, 0, 0, 0] = large
+    levels, weight = [x.half() for x in levels], torch.randn(3, 12, 3, 3).half()
+    weight[0, 4] = 60
+    exact = plain([x.double() for x in levels], weight.double())
+    out = pyramid_conv2d(levels, weight, below=[False, True])
+    assert exact.abs().max() > 65504
+    representable = exact.abs() < 60000
+    assert out[representable].isfinite().all()
+    errors = [(result.double() - exact)[representable].abs() for result in (out, plain(levels, weight))]
+    assert errors[0].max() <= 2 * errors[1][errors[1].isfinite()].max()
+
+
+def test_users_who_reduce_the_precision_of_products_keep_their_setting_and_get_exact_interpolations():
+    levels, weight = make_levels([(64, 64), (16, 16)], [4, 64], dtype=torch.float32), torch.randn(64, 68, 3, 3)
+    exact = plain([x.double() for x in levels], weight.double())
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision('medium')
+    try:
+        results = [pyramid_conv2d(levels, weight, below=[False, True]), plain(levels, weight)]
+        assert torch.get_float32_matmul_precision() == 'medium'
+    finally:
+        torch.set_float32_matmul_precision(before)
+    errors = [(result.double() - exact).abs().max() for result in results]
+    assert errors[0] <= 2 * errors[1]
+
+
+def test_one_input_that_is_a_function_of_another_has_the_right_gradient_of_its_gradient():
+    x, weight = torch.randn(1, 4, 8, 8, dtype=torch.float64, requires_grad=True), torch.randn(3, 8, 3, 3).double()
+    results = []
+    for function in (
+        lambda levels: pyramid_conv2d(levels, weight, below=[False, True]),
+        lambda levels: plain(levels, weight),
+    ):
+        out = function([x, F.avg_pool2d(x, 4)]).square().sum()
+        (first,) = torch.autograd.grad(out, x, create_graph=True)
+        results.append((first.detach(), *torch.autograd.grad(first.square().sum(), x)))
+    torch.testing.assert_close(*results)
