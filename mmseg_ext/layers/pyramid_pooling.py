@@ -17,12 +17,10 @@ class PooledProjection(nn.Sequential):
     Args:
         scale: side length of the grid, in cells.
         projection: the module (a 1x1 convolution in the papers) that is applied to the pooled map.
-        path: where the layer is in its network, for error messages.
     """
 
-    def __init__(self, scale: int, projection: nn.Module, path: str):
+    def __init__(self, scale: int, projection: nn.Module):
         super().__init__(nn.AdaptiveAvgPool2d(scale), projection)
-        self.path = path
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class.
@@ -34,7 +32,7 @@ class PooledProjection(nn.Sequential):
         x = pool(x)
         if self.training and x.numel() == x.shape[1]:
             for name, layer in projection.named_modules():
-                check_norm_input(layer, x, f'{self.path}.1.{name}')
+                check_norm_input(layer, x, f'PooledProjection.1.{name}')
         return projection(x)
 
 
@@ -55,9 +53,7 @@ class PyramidPooling(nn.ModuleList):
             raise ValueError(
                 f'pool_scales must be a list of positive integers such as (1, 2, 3, 6), got {pool_scales!r}'
             )
-        super().__init__(
-            PooledProjection(scale, make_projection(), f'pyramid pooling {i}') for i, scale in enumerate(pool_scales)
-        )
+        super().__init__(PooledProjection(scale, make_projection()) for scale in pool_scales)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map ``(B, C, H, W)`` to one ``(B, C', scale, scale)`` for each scale.

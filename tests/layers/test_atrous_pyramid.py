@@ -17,7 +17,7 @@ def branch(rate: int) -> nn.Sequential:
 def test_branches_and_image_pooling_joined_are_torchvisions_pyramid(size):
     reference = randomise(ASPP(6, (2, 3, 5), 4)).double().eval()
     pyramid = AtrousPyramid((1, 2, 3, 5), branch).double().eval()
-    image_pool = PooledProjection(1, branch(1), 'image_pool').double().eval()
+    image_pool = PooledProjection(1, branch(1)).double().eval()
     *convs, pool = reference.convs
     for ours, theirs in zip(pyramid, convs, strict=True):
         ours.load_state_dict(theirs.state_dict(), strict=True)
@@ -48,7 +48,7 @@ def test_wrong_dilations_are_named(dilations):
 
 
 def test_image_pooling_of_one_image_in_training_names_the_layer():
-    image_pool = PooledProjection(1, branch(1), 'image_pool')
-    with pytest.raises(ValueError, match=r'image_pool\.1\.1: batch normalisation over one value a channel'):
+    image_pool = PooledProjection(1, branch(1))
+    with pytest.raises(ValueError, match=r'PooledProjection\.1\.1: batch normalisation over one value a channel'):
         image_pool(torch.randn(1, 6, 5, 5))
     assert image_pool(torch.randn(2, 6, 5, 5)).shape == (2, 4, 1, 1)

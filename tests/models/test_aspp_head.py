@@ -59,7 +59,7 @@ def test_without_image_pooling_the_logits_are_those_of_a_pool_that_has_no_effect
 
 def test_training_on_one_image_names_the_layer_and_the_remedy():
     head = ASPPHead(in_channels=16, **ARGUMENTS).train()
-    with pytest.raises(ValueError, match=r'image_pool\.1\.bn: .* Train with a batch of 2 or more'):
+    with pytest.raises(ValueError, match=r'PooledProjection\.1\.bn: .* Train with a batch of 2 or more'):
         head([torch.randn(1, 16, 12, 12)])
     ASPPHead(in_channels=16, with_image_pool=False, **ARGUMENTS).train()([torch.randn(1, 16, 12, 12)])
 

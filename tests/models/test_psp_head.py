@@ -40,7 +40,7 @@ def test_wrong_pool_scales_are_named(pool_scales):
 
 def test_training_on_one_image_names_the_layer_and_the_remedy():
     head = PSPHead(in_channels=16, **ARGUMENTS).train()
-    with pytest.raises(ValueError, match=r'pyramid pooling 0\.1\.bn: .* Train with a batch of 2 or more'):
+    with pytest.raises(ValueError, match=r'PooledProjection\.1\.bn: .* Train with a batch of 2 or more'):
         head([torch.randn(1, 16, 12, 12)])
     head.eval()
     assert head([torch.randn(1, 16, 12, 12)]).shape == (1, 5, 12, 12)

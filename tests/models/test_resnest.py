@@ -1,3 +1,4 @@
+import onnxruntime
 import pytest
 import torch
 from mmengine.runner.amp import autocast
@@ -344,6 +345,19 @@ def test_bfloat16_and_channels_last_stay_close(form):
         half = net(x)[-1]
     assert half.dtype == torch.bfloat16
     assert (half.float() - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+@pytest.mark.filterwarnings('ignore')  # what the exporters say of themselves
+@pytest.mark.parametrize('form', ['mmseg', 'exact'])
+def test_traced_and_exported_networks_run_at_another_size(form, tmp_path):
+    net = build(depth=14, dilated_form=form, output_stride=8, out_indices=(3,)).requires_grad_(False)
+    x, other = torch.randn(IMAGE), torch.randn(1, 3, 72, 64)
+    expected = net(other)[-1]
+    torch.testing.assert_close(torch.jit.trace(net, x)(other)[-1], expected)
+    file, axes = tmp_path / 'net.onnx', {'x': {0: 'batch', 2: 'height', 3: 'width'}}
+    torch.onnx.export(net, (x,), file, input_names=['x'], dynamic_axes=axes, dynamo=False)
+    (out,) = onnxruntime.InferenceSession(file).run(None, {'x': other.numpy()})
+    torch.testing.assert_close(torch.from_numpy(out), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_shortcut_pool_is_resnet_v1ds():

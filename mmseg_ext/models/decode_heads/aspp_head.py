@@ -43,7 +43,7 @@ class ASPPHead(AtrousHead):
         # The names of the modules, and their order, are mmseg's, for its checkpoints.
         self.image_pool = None
         if with_image_pool:
-            self.image_pool = PooledProjection(1, self._conv(self.in_channels, self.channels, 1), 'image_pool')
+            self.image_pool = PooledProjection(1, self._conv(self.in_channels, self.channels, 1))
         self.aspp_modules = AtrousPyramid(dilations, self._branch)
         branches = len(dilations) + with_image_pool
         self.bottleneck = self._pyramid_conv(branches * self.channels, self.channels, self.bottleneck_size)
