@@ -30,12 +30,14 @@ class EncoderDecoder(_EncoderDecoder):
     ``test_cfg``, beside mmseg's entries:
 
     - ``keep_logits=True``: also ``seg_logits``, the full-size logits, by mmseg's own code.
-    - ``probability=True``: also ``pred_probability``, that of the label, ``(1, H, W)`` in float32.
-    - ``batch``: in ``mode='slide'``, how many windows go through the network at once (1).
+    - ``probability=True``: also ``pred_probability``, that of the label, ``(1, H, W)`` in float32; not with
+      ``keep_logits``, unless there is a CRF.
+    - ``batch``: in ``mode='slide'``, how many windows of an image go through the network at once (1).
     - ``crf``: parameters of ``postprocess.DenseCRF``, ``dict()`` for its defaults: labels and their probability are
       those that it refines, ``seg_logits`` stays the network's. Images of a batch are refined in parallel.
 
-    Heads that predict or compute their loss in another way than mmseg's base class are run as mmseg runs them.
+    What a subclass, the object or a patch of mmseg's class does in another way than mmseg (a method of the segmentor, a
+    head, a loss or a sampler) is run as mmseg runs it, with full-size logits (``covered.py``).
 
     Args:
         kwargs: arguments of mmseg's ``EncoderDecoder``. A head's config may leave out its channels.
@@ -43,8 +45,8 @@ class EncoderDecoder(_EncoderDecoder):
     Raises:
         ImportError: ``test_cfg.crf`` is there and pydensecrf2 is not.
         TypeError: ``test_cfg.crf`` is no dict.
-        ValueError: ``test_cfg`` has another mode than 'whole' and 'slide', or no size of the windows; or the CRF can't
-            have these parameters or refine this head's predictions.
+        ValueError: ``test_cfg`` has another mode than 'whole' and 'slide', or windows without two sizes or with gaps
+            between them; or the CRF can't have these parameters or refine this head's predictions.
     """
 
     def __init__(self, *args, **kwargs):
@@ -148,7 +150,8 @@ class EncoderDecoder(_EncoderDecoder):
         if streams:
             logits = inference(self, inputs, metas)
         else:
-            logits = [of_mmseg(sample.seg_logits.data) for sample in super().predict(inputs, data_samples)]
+            data_samples = super().predict(inputs, data_samples)
+            logits = [of_mmseg(sample.seg_logits.data) for sample in data_samples]
         images = (original_image(self, x, meta) for x, meta in zip(inputs, metas, strict=True))
         return postprocess(self, data_samples, logits, images)
 

@@ -31,11 +31,9 @@ def window_sizes(test_cfg: Mapping) -> tuple[Sequence[int], Sequence[int]]:
     for name in ('crop_size', 'stride'):
         value = test_cfg[name]
         if not (isinstance(value, Sequence) and len(value) == 2 and all(map(_is_length, value))):
+            example = f', such as ({value}, {value})' if _is_length(value) else ''
             raise ValueError(
-                f'test_cfg.{name}={value!r} must be two positive integers, the height and the width, such as '
-                f'({value}, {value})'
-                if _is_length(value)
-                else f'test_cfg.{name}={value!r} must be two positive integers, the height and the width'
+                f'test_cfg.{name}={value!r} must be two positive integers, the height and the width{example}'
             )
     crop, stride = test_cfg['crop_size'], test_cfg['stride']
     if stride[0] > crop[0] or stride[1] > crop[1]:
