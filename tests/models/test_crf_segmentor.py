@@ -205,7 +205,7 @@ class Halved(EncoderDecoder):
         return super().encode_decode(inputs, batch_img_metas) / 2
 
 
-def test_a_subclass_of_other_logits_has_them_refined_and_averaged():
+def test_a_subclass_of_other_logits_has_them_averaged_and_refined_once(monkeypatch):
     model, image = segmentor({}), scene()[1]
     data = data_of(image)
     halved = copy.deepcopy(model)
@@ -217,7 +217,10 @@ def test_a_subclass_of_other_logits_has_them_refined_and_averaged():
     with DefaultScope.overwrite_default_scope('mmseg_ext'):
         tta = SegTTAModel(module=halved)
     twice = {key: [copy.deepcopy(value) for _ in range(2)] for key, value in data.items()}
+    calls, refine = [], DenseCRF.__call__
+    monkeypatch.setattr(DenseCRF, '__call__', lambda *args: calls.append(args) or refine(*args))
     assert_refined(tta.test_step(twice)[0], expected)
+    assert len(calls) == 1
     assert halved.crf is not None
 
 

@@ -75,7 +75,7 @@ def covers_loss(head: nn.Module) -> bool:
     """Whether ``head_loss.streamed_loss`` gives what the head's own ``loss`` gives."""
     return (
         isinstance(head, BaseDecodeHead)
-        and runs_as_written(head, 'loss', 'loss_by_feat', '_stack_batch_gt')
+        and runs_as_written(head, 'loss', 'loss_by_feat')
         and head.ignore_index is not None
         and all(map(_is_plain_cross_entropy, losses_of(head)))
         and (head.sampler is None or _is_plain_ohem(head.sampler))

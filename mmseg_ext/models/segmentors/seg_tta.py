@@ -12,7 +12,6 @@ import torch
 from mmseg.models.segmentors import SegTTAModel as _SegTTAModel
 from torch import nn
 
-from mmseg_ext.layers.eager import is_eager
 from mmseg_ext.registry import MODELS
 
 from .covered import has_hooks, runs_as_written
@@ -60,7 +59,6 @@ def _streams(module: nn.Module) -> bool:
         and runs_as_written(module, 'predict', also=EncoderDecoder.__module__)
         and runs_as_written(module, 'test_step', '_run_forward', 'forward')
         and not has_hooks(module)
-        and is_eager()
     )
 
 
