@@ -200,6 +200,51 @@ def test_the_average_of_augmentations_is_refined_on_the_image_of_the_original_si
         np.testing.assert_array_equal(sample.pred_sem_seg.data[0].numpy(), labels)
 
 
+class Halved(EncoderDecoder):
+    def encode_decode(self, inputs, batch_img_metas):
+        return super().encode_decode(inputs, batch_img_metas) / 2
+
+
+def test_a_subclass_of_other_logits_has_them_averaged_and_refined_once(monkeypatch):
+    model, image = segmentor({}), scene()[1]
+    data = data_of(image)
+    halved = copy.deepcopy(model)
+    halved.__class__ = Halved
+    probabilities = unrefined(model, data) ** 0.5
+    probabilities /= probabilities.sum(0)
+    expected = DenseCRF()(image, probabilities)
+    assert_refined(predict(halved, data)[0], expected)
+    with DefaultScope.overwrite_default_scope('mmseg_ext'):
+        tta = SegTTAModel(module=halved)
+    twice = {key: [copy.deepcopy(value) for _ in range(2)] for key, value in data.items()}
+    calls, refine = [], DenseCRF.__call__
+    monkeypatch.setattr(DenseCRF, '__call__', lambda *args: calls.append(args) or refine(*args))
+    assert_refined(tta.test_step(twice)[0], expected)
+    assert len(calls) == 1
+    assert halved.crf is not None
+
+
+@pytest.mark.parametrize('mode', [dict(), SLIDE], ids=['whole', 'slide'])
+def test_probabilities_are_float32_whatever_the_default_dtype(mode, monkeypatch):
+    model, data = segmentor({}, **mode), data_of(scene()[1])
+    probabilities = []
+    refine_all = DenseCRF.refine_all
+    monkeypatch.setattr(
+        DenseCRF,
+        'refine_all',
+        lambda self, pairs, workers: refine_all(self, (probabilities.append(p[1]) or p for p in pairs), workers),
+    )
+    expected = predict(model, data)[0]
+    torch.set_default_dtype(torch.float64)
+    try:
+        sample = predict(model, data)[0]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert [p.dtype for p in probabilities] == [np.float32] * 2
+    assert sample.pred_probability.data.dtype == torch.float32
+    assert torch.equal(sample.pred_sem_seg.data, expected.pred_sem_seg.data)
+
+
 class OneChannel(BlurredColours):
     def __init__(self):
         BaseDecodeHead.__init__(self, in_channels=3, channels=3, num_classes=2, out_channels=1, threshold=0.5)

@@ -1,72 +1,32 @@
 import copy
+import random
 
-import mmseg.models.segmentors as mmseg_segmentors
 import pytest
 import torch
 from mmengine.config import ConfigDict
-from mmengine.registry import MODELS, DefaultScope
-from mmengine.structures import PixelData
-from mmseg.structures import SegDataSample
+from mmengine.registry import DefaultScope
 from torch.nn import functional as F
 
 from mmseg_ext.engine.measure import peak_memory
-from mmseg_ext.models.segmentors import EncoderDecoder, SegTTAModel
+from mmseg_ext.models.segmentors import EncoderDecoder
+from tests.models.segmentor_parity import (
+    BACKBONE,
+    assert_same_labels,
+    config,
+    head,
+    ours_only,
+    pair,
+    predict,
+    samples,
+)
 from tests.reference.weights import randomise, relative_error
-
-CLASSES = 5
-BACKBONE = dict(type='ResNetV1c', depth=18, base_channels=8, stem_channels=8)
-NORM = dict(type='BN')
-
-
-def head(kind='FCNHead', **kwargs):
-    """A head on the finest features, if nothing else is asked for."""
-    sizes = dict(in_channels=8, in_index=0, channels=8, num_classes=CLASSES, dropout_ratio=0, norm_cfg=NORM)
-    return {'type': kind, **sizes, **(dict(num_convs=1) if kind == 'FCNHead' else {}), **kwargs}
-
-
-def config(decode_head=None, auxiliary_head=None, test_cfg=None, **kwargs):
-    return dict(
-        backbone=dict(BACKBONE),
-        decode_head=decode_head or head(),
-        auxiliary_head=auxiliary_head,
-        train_cfg=dict(),
-        test_cfg=test_cfg or dict(mode='whole'),
-        **kwargs,
-    )
-
-
-def pair(**kwargs):
-    """Our segmentor and mmseg's, with the same random weights that predict several classes, in float64."""
-    ours = ours_only(**kwargs).double()
-    with DefaultScope.overwrite_default_scope('mmseg'):
-        theirs = mmseg_segmentors.EncoderDecoder(**ConfigDict(config(**kwargs))).double()
-    theirs.load_state_dict(ours.state_dict(), strict=True)
-    assert list(theirs.state_dict()) == list(ours.state_dict())
-    return ours, theirs
-
-
-@torch.no_grad()
-def ours_only(**kwargs):
-    with DefaultScope.overwrite_default_scope('mmseg_ext'):
-        model = randomise(EncoderDecoder(**ConfigDict(config(**kwargs))))
-    classifier = model.decode_head.conv_seg
-    classifier.weight.data.normal_()
-    model.eval()
-    classifier.bias.data -= model(torch.randn(1, 3, 64, 96)).mean((0, 2, 3))
-    return model
-
-
-def samples(size, batch=2, **meta):
-    labels = torch.randint(0, CLASSES, (batch, 1, *size))
-    labels[:, :, : size[0] // 4] = 255
-    meta = dict(ori_shape=size, img_shape=size, pad_shape=size) | meta
-    return [SegDataSample(gt_sem_seg=PixelData(data=label), metainfo=dict(meta)) for label in labels]
 
 
 def ohem(**kwargs):
     return head(sampler=dict(type='OHEMPixelSampler', min_kept=300, **kwargs))
 
 
+WEIGHTS = [0.1, 9.0, 1.0, 4.0, 0.2]
 CROSS_ENTROPY = dict(type='CrossEntropyLoss', loss_name='loss_ce')
 LOSSES = {
     'plain': dict(),
@@ -76,10 +36,20 @@ LOSSES = {
     ),
     'average of the labelled': dict(decode_head=head(loss_decode=dict(CROSS_ENTROPY, avg_non_ignore=True))),
     'two losses of one name': dict(decode_head=head(loss_decode=[CROSS_ENTROPY, dict(CROSS_ENTROPY, loss_weight=2.0)])),
+    'a sum': dict(decode_head=head(loss_decode=dict(CROSS_ENTROPY, reduction='sum'))),
     'two losses of two names': dict(
         decode_head=head(loss_decode=[CROSS_ENTROPY, dict(CROSS_ENTROPY, loss_name='loss_b')])
     ),
     'hard pixels by loss': dict(decode_head=ohem()),
+    'hard pixels by two losses of two weights': dict(
+        decode_head=head(
+            sampler=dict(type='OHEMPixelSampler', min_kept=300),
+            loss_decode=[
+                dict(CROSS_ENTROPY, loss_weight=20.0),
+                dict(CROSS_ENTROPY, type='mmseg_ext.CrossEntropyLoss', loss_name='loss_b', class_weight=WEIGHTS),
+            ],
+        )
+    ),
     'hard pixels by probability': dict(decode_head=ohem(thresh=0.3)),
     'aligned corners': dict(decode_head=head(align_corners=True)),
     'another loss': dict(decode_head=head(loss_decode=dict(type='DiceLoss'))),
@@ -110,6 +80,12 @@ def test_losses_and_gradients_equal_mmsegs(name):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-9)
 
 
+def test_a_head_that_ignores_no_label_fails_as_in_mmseg():
+    for model in pair(decode_head=head(ignore_index=None)):
+        with pytest.raises(TypeError, match='ignore_index'):
+            model.loss(torch.randn(2, 3, 64, 96, dtype=torch.float64), samples((64, 96)))
+
+
 def test_class_weights_meet_ignored_labels():
     weights = [0.5, 1.0, 2.0, 1.5, 0.1]
     model = ours_only(decode_head=head(loss_decode=dict(CROSS_ENTROPY, class_weight=weights, label_smoothing=0.1)))
@@ -123,19 +99,6 @@ def test_class_weights_meet_ignored_labels():
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     unstreamed = model.decode_head.loss_decode(logits, target, ignore_index=255)
     assert unstreamed.item() == pytest.approx(expected.item(), rel=1e-5)
-
-
-def predict(model, images, truth):
-    with torch.no_grad():
-        return model.eval().predict(images, copy.deepcopy(truth))
-
-
-def assert_same_labels(ours, theirs):
-    for a, b in zip(ours, theirs, strict=True):
-        assert a.pred_sem_seg.data.dtype == torch.uint8
-        assert a.pred_sem_seg.data.shape == b.pred_sem_seg.data.shape
-        assert (a.pred_sem_seg.data != b.pred_sem_seg.data).float().mean() == 0
-        assert len(b.pred_sem_seg.data.unique()) > 1
 
 
 METAS = {
@@ -168,6 +131,24 @@ def test_labels_equal_mmsegs(mode, meta, align_corners):
 
 
 @pytest.mark.parametrize('mode', SLIDES)
+def test_images_of_a_batch_have_sizes_paddings_and_flips_of_their_own(mode):
+    ours, theirs = pair(test_cfg=SLIDES[mode])
+    images, truth = torch.randn(len(METAS), 3, 64, 96, dtype=torch.float64), samples((64, 96), len(METAS))
+    for sample, meta in zip(truth, METAS.values(), strict=True):
+        sample.set_metainfo(dict(meta))
+    assert_same_labels(*(predict(model, images, truth) for model in (ours, theirs)))
+
+
+def test_labels_of_a_bfloat16_model_are_those_of_its_logits_resized_in_float32():
+    model = ours_only().bfloat16()
+    images = torch.randn(1, 3, 64, 96, dtype=torch.bfloat16)
+    labels = predict(model, images, None)[0].pred_sem_seg.data
+    with torch.no_grad():
+        full = F.interpolate(model.logits(images).float(), size=(64, 96), mode='bilinear')
+    assert torch.equal(labels[0].long(), full.argmax(1)[0])
+
+
+@pytest.mark.parametrize('mode', SLIDES)
 def test_probability_is_that_of_the_softmax(mode):
     ours, theirs = pair(test_cfg=dict(SLIDES[mode], probability=True))
     images, truth = torch.randn(1, 3, 64, 96, dtype=torch.float64), samples((64, 96), 1, ori_shape=(80, 100))
@@ -193,32 +174,6 @@ def test_binary_labels_equal_mmsegs():
     ours, theirs = pair(decode_head=head(num_classes=2, out_channels=1, threshold=0.5))
     images, truth = torch.randn(1, 3, 64, 96, dtype=torch.float64), samples((64, 96), 1, ori_shape=(80, 100))
     assert_same_labels(*(predict(model, images, truth) for model in (ours, theirs)))
-
-
-@pytest.mark.parametrize(
-    'kwargs',
-    [{}, dict(test_cfg=dict(mode='slide', crop_size=(32, 48), stride=(20, 30)))],
-    ids=['whole', 'slide'],
-)
-def test_augmentations_are_averaged_as_in_mmseg(kwargs):
-    ours, theirs = pair(**kwargs)
-    data = dict(inputs=[], data_samples=[])
-    for size, flip in (((64, 96), False), ((64, 96), True), ((96, 128), False)):
-        meta = dict(ori_shape=(70, 90), img_shape=size, pad_shape=size, img_path='x.png', flip=flip)
-        meta['flip_direction'] = 'horizontal' if flip else None
-        data['inputs'].append([torch.randint(0, 256, (3, *size), dtype=torch.uint8)])
-        data['data_samples'].append([SegDataSample(metainfo=meta)])
-    preprocessor = dict(type='SegDataPreProcessor', mean=[120.0] * 3, std=[50.0] * 3)
-    results = []
-    for kind, model in ((SegTTAModel, ours), (mmseg_segmentors.SegTTAModel, theirs)):
-        with DefaultScope.overwrite_default_scope('mmseg'):
-            model.data_preprocessor = MODELS.build(preprocessor)
-            tta = kind(module=model.float().eval())
-        with torch.no_grad():
-            results.append(tta.test_step(copy.deepcopy(data))[0].pred_sem_seg.data)
-    assert results[0].shape == results[1].shape
-    assert (results[0] != results[1]).float().mean() < 1e-3
-    assert not ours.test_cfg.get('keep_logits')
 
 
 def test_prediction_holds_no_full_size_logits():
@@ -312,14 +267,59 @@ def test_a_backbone_without_the_switch_is_named():
         model.set_output_stride(8)
 
 
-@pytest.mark.parametrize(
-    ('test_cfg', 'message'),
-    [
-        (dict(mode='tiles'), "test_cfg.mode='tiles' must be 'whole' or 'slide'"),
-        (dict(mode='slide', crop_size=(8, 8)), "test_cfg.mode='slide' needs stride"),
-        (dict(mode='whole', batch=0), 'test_cfg.batch=0 must be a positive number'),
-    ],
-)
-def test_wrong_test_cfg_is_named(test_cfg, message):
+def windows(crop_size=(32, 48), stride=(20, 30), **test_cfg):
+    return dict(mode='slide', crop_size=crop_size, stride=stride, **test_cfg)
+
+
+WRONG = [
+    (dict(mode='tiles'), "test_cfg.mode='tiles' must be 'whole' or 'slide'"),
+    (dict(mode='slide', crop_size=(8, 8)), "test_cfg.mode='slide' needs stride"),
+    (dict(mode='whole', batch=0), 'test_cfg.batch=0 must be a positive number'),
+    (windows(stride=(20, 49)), r'test_cfg.stride=\(20, 49\) is larger than crop_size=\(32, 48\): no window'),
+    (windows(stride=[33, 30]), r'test_cfg.stride=\(33, 30\) is larger than crop_size=\(32, 48\): no window'),
+    (windows(crop_size=32), r'test_cfg.crop_size=32 must be two .*height and the width, such as \(32, 32\)'),
+    (windows(stride=20), r'test_cfg.stride=20 must be two positive integers'),
+    (windows(crop_size=(32, 48, 3)), 'test_cfg.crop_size=.* must be two positive integers'),
+    (windows(crop_size=(32.0, 48)), 'test_cfg.crop_size=.* must be two positive integers'),
+    (windows(crop_size='32'), 'test_cfg.crop_size=.* must be two positive integers'),
+    (windows(stride=(0, 30)), 'test_cfg.stride=.* must be two positive integers'),
+    (windows(stride=(True, 30)), 'test_cfg.stride=.* must be two positive integers'),
+    (windows(stride=None), "test_cfg.mode='slide' needs stride"),
+]
+
+
+@pytest.mark.parametrize(('test_cfg', 'message'), WRONG)
+def test_wrong_test_cfg_is_named_when_the_model_is_built(test_cfg, message):
     with pytest.raises(ValueError, match=message):
         ours_only(test_cfg=test_cfg)
+
+
+@pytest.mark.parametrize('keep_logits', [False, True])
+def test_a_test_cfg_that_was_changed_to_a_wrong_one_is_named_by_the_prediction(keep_logits):
+    model = ours_only(test_cfg=dict(mode='whole', keep_logits=keep_logits))
+    for test_cfg, message in WRONG:
+        model.test_cfg = ConfigDict(test_cfg, keep_logits=keep_logits)
+        with pytest.raises(ValueError, match=message):
+            model.predict(torch.randn(1, 3, 64, 96))
+
+
+def test_windows_of_a_whole_image_are_not_asked_for():
+    assert ours_only(test_cfg=dict(mode='whole', crop_size=512)).test_cfg.crop_size == 512
+
+
+def test_windows_go_through_the_network_in_batches_whatever_their_row():
+    model, sizes = ours_only(test_cfg=windows(batch=4)), []
+    model.backbone.register_forward_pre_hook(lambda module, inputs: sizes.append(tuple(inputs[0].shape)))
+    predict(model, torch.randn(1, 3, 64, 96), None)
+    assert sizes == [(4, 3, 32, 48), (4, 3, 32, 48), (1, 3, 32, 48)]
+
+
+@pytest.mark.parametrize('seed', range(6))
+def test_labels_of_any_windows_equal_mmsegs(seed):
+    rng = random.Random(seed)
+    crop = [rng.randint(17, 70) for _ in range(2)]
+    stride = [rng.randint(max(4, length // 3), length) for length in crop]
+    size = tuple(rng.randint(33, 90) for _ in range(2))
+    ours, theirs = pair(test_cfg=windows(crop, stride, batch=rng.randint(1, 5)))
+    images, truth = torch.randn(1, 3, *size, dtype=torch.float64), samples(size, 1, ori_shape=(61, 47))
+    assert_same_labels(*(predict(model, images, truth) for model in (ours, theirs)))

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from mmseg_ext.models.decode_heads import DeepLabV2Head
 from mmseg_ext.models.postprocess import DenseCRF
-from mmseg_ext.models.segmentors import SegTTAModel
+from mmseg_ext.models.segmentors import MultiScaleEncoderDecoder, SegTTAModel
 from tests.reference.weights import randomise
 
 SIZE = (33, 47)
@@ -211,3 +211,32 @@ class OwnPredictions(DeepLabV2Head):
 def test_a_head_with_predictions_of_its_own_is_refused():
     with pytest.raises(ValueError, match=r'OwnPredictions has .* predictions of its own; use EncoderDecoder'):
         build(head=dict(type=OwnPredictions, in_index=3, dilations=(1, 2)))
+
+
+def test_a_head_that_got_another_loss_or_prediction_is_refused_when_it_is_used():
+    for name, use in (
+        ('predict', lambda model: model.predict(images(), samples())),
+        ('predict_by_feat', lambda model: model.predict(images(), samples())),
+        ('loss', lambda model: model.loss(images(), samples())),
+    ):
+        model = build().eval()
+        setattr(model.decode_head, name, lambda *_: pytest.fail('it would have been left out'))
+        with pytest.raises(ValueError, match=r'DeepLabV2Head has .*; use EncoderDecoder'):
+            use(model)
+
+
+class Negative(MultiScaleEncoderDecoder):
+    def encode_decode(self, inputs, batch_img_metas):
+        return -super().encode_decode(inputs, batch_img_metas)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('test_cfg', MODES)
+def test_a_subclass_of_other_logits_predicts_by_them(test_cfg):
+    model = build(test_cfg=test_cfg).eval()
+    model.test_cfg.keep_logits = True
+    logits = torch.stack([sample.seg_logits.data for sample in model.predict(images(), samples())])
+    model.test_cfg.keep_logits = False
+    model.__class__ = Negative
+    labels = torch.stack([sample.pred_sem_seg.data[0] for sample in model.predict(images(), samples())])
+    assert torch.equal(labels.long(), logits.argmin(1))

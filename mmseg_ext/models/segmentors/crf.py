@@ -6,6 +6,7 @@ blurred edges, so that the file is read again where there is one.
 """
 
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 
@@ -16,11 +17,10 @@ from mmengine.fileio import get
 from torch import Tensor, nn
 
 from mmseg_ext.layers import Resampling
-from mmseg_ext.layers.resampling import stream_tiles
 from mmseg_ext.models.postprocess import DenseCRF
 
-from .slide import slide_maps
-from .streaming import streams_prediction, to_original
+from .covered import resizes_its_logits
+from .image_logits import ImageLogits, add_probabilities, resampled, to_original
 
 
 def build_crf(parameters: Mapping, head: nn.Module) -> DenseCRF:
@@ -37,7 +37,7 @@ def build_crf(parameters: Mapping, head: nn.Module) -> DenseCRF:
     unknown = [name for name in parameters if name not in known]
     if unknown:
         raise ValueError(f'test_cfg.crf has no parameter {", ".join(map(repr, unknown))}; it takes {", ".join(known)}')
-    if not streams_prediction(head):
+    if not resizes_its_logits(head):
         raise ValueError(f'test_cfg.crf: {type(head).__name__} does not predict by a softmax of logits; leave crf out')
     if head.out_channels == 1:
         raise ValueError('test_cfg.crf needs the probability of every class; give the head out_channels=2, not 1')
@@ -45,22 +45,6 @@ def build_crf(parameters: Mapping, head: nn.Module) -> DenseCRF:
         return DenseCRF(**parameters)
     except (ImportError, TypeError, ValueError) as error:
         raise type(error)(f'test_cfg.crf: {error}') from error
-
-
-def full_probabilities(segmentor, inputs: Tensor, metas: list[dict]) -> Iterator[Tensor]:
-    """Yield each image's probabilities ``(C, H, W)`` at its original size, in float32.
-
-    Args:
-        segmentor: an ``EncoderDecoder``.
-        inputs: preprocessed images, ``(B, 3, h, w)``.
-        metas: what is known of each.
-    """
-    if segmentor.test_cfg.get('mode', 'whole') == 'slide':
-        for image, meta in zip(inputs, metas, strict=True):
-            yield slide_maps(segmentor, image[None], [meta], _FullMap)[0].values.softmax(0)
-    else:
-        for logits, resampling in zip(*segmentor.low_resolution(inputs, metas), strict=True):
-            yield _resampled(logits, resampling).softmax(0)
 
 
 def original_image(segmentor, x: Tensor, meta: dict) -> np.ndarray:
@@ -83,44 +67,36 @@ def original_image(segmentor, x: Tensor, meta: dict) -> np.ndarray:
     if hasattr(preprocessor, 'mean'):  # it normalises
         x = x * preprocessor.std + preprocessor.mean
     # Pipelines resize images without aligned corners, whatever the head does.
-    image = _resampled(x, to_original(Resampling(x.shape[1:]), meta, align_corners=False))
-    return image.round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+    chain = to_original(Resampling(x.shape[1:]), meta, align_corners=False)
+    image = np.empty((*chain.out_size, len(x)), dtype=np.uint8)
+    for (_, rows, columns), tile in resampled(x[None], chain).tiles:
+        image[rows, columns] = tile.round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+    return image
 
 
 def refine(
-    crf: DenseCRF, images: Iterable[np.ndarray], probabilities: Iterable[Tensor], count: int
+    crf: DenseCRF, images: Iterable[np.ndarray], logits: Iterable[ImageLogits], count: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Refine the images of a batch in parallel, in as many processes as there are images and cores.
 
     Args:
         crf: refines one image.
         images: ``(H, W, 3)`` uint8, each of its own size.
-        probabilities: ``(C, H, W)`` of each.
+        logits: of each, with several channels.
         count: number of images.
 
     Returns:
         For each image labels, uint8 or, above 256 classes, int16, and their probability in float32, ``(1, H, W)`` on
-        the CPU.
+        the device of the logits.
     """
-    pairs = ((image, p.detach().cpu().numpy()) for image, p in zip(images, probabilities, strict=True))
-    for refined in crf.refine_all(pairs, workers=min(count, os.cpu_count())):
-        best, labels = torch.from_numpy(refined).max(dim=0, keepdim=True)
+    devices = deque()
+
+    def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for image, one in zip(images, logits, strict=True):
+            probabilities = add_probabilities(one)
+            devices.append(probabilities.device)
+            yield image, probabilities.detach().cpu().numpy()
+
+    for refined in crf.refine_all(pairs(), workers=min(count, os.cpu_count())):
+        best, labels = torch.from_numpy(refined).to(devices.popleft()).max(dim=0, keepdim=True)
         yield labels.to(torch.uint8 if len(refined) <= 256 else torch.int16), best
-
-
-class _FullMap:
-    """One image's map ``(C, H, W)`` in float32, filled tile by tile as ``layers.streamed_labels.LabelMap`` is."""
-
-    def __init__(self, shape: tuple[int, int, int], channels: int, device: torch.device):
-        self.values = torch.empty(channels, *shape[1:], device=device)
-
-    def set(self, part: tuple[int, slice, slice], tile: Tensor) -> None:
-        _, rows, columns = part
-        self.values[:, rows, columns] = tile
-
-
-def _resampled(x: Tensor, resampling: Resampling) -> Tensor:
-    result = _FullMap((1, *resampling.out_size), len(x), x.device)
-    for part, tile in stream_tiles(x[None], resampling):
-        result.set(part, tile)
-    return result.values

@@ -1,32 +1,30 @@
 """The segmentor: backbone, neck and heads. A drop-in for ``mmseg.EncoderDecoder``: its arguments, keys and results.
 
-Ours never holds full-size logits (``streaming.py``), can change its output stride when it is trained, and tells heads
-the channels that their configs leave out.
+Ours never holds full-size logits (``prediction.py``, ``head_loss.py``), can change its output stride when it is
+trained, and tells heads the channels that their configs leave out.
 """
 
-from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from functools import partial
 
-from mmengine.structures import PixelData
 from mmseg.models.segmentors import EncoderDecoder as _EncoderDecoder
 from mmseg.structures import SegDataSample
 from mmseg.utils import add_prefix
 from torch import Tensor, nn
 
-from mmseg_ext.layers import Resampling, streamed_labels
+from mmseg_ext.layers.eager import is_eager
 from mmseg_ext.layers.live_modules import all_or_nothing
-from mmseg_ext.layers.resampling import compute_dtype
-from mmseg_ext.layers.streamed_labels import LabelMap
 from mmseg_ext.models.backbones.base import Backbone
 from mmseg_ext.models.decode_heads import AtrousHead
 from mmseg_ext.models.decode_heads.rates import has_rates, rate_factors, scale_rates
 from mmseg_ext.registry import MODELS
 
-from .crf import build_crf, full_probabilities, original_image, refine
+from .covered import covers_inference, covers_prediction, runs_as_written
+from .crf import build_crf, original_image
 from .features import feature_strides, with_channels
-from .slide import slide_maps
-from .streaming import input_size, streamed_loss, streams_loss, streams_prediction, to_original
+from .head_loss import head_loss
+from .image_logits import of_mmseg
+from .prediction import inference, postprocess
+from .slide import window_sizes
 
 
 @MODELS.register_module()
@@ -37,12 +35,14 @@ class EncoderDecoder(_EncoderDecoder):
     ``test_cfg``, beside mmseg's entries:
 
     - ``keep_logits=True``: also ``seg_logits``, the full-size logits, by mmseg's own code.
-    - ``probability=True``: also ``pred_probability``, that of the label, ``(1, H, W)`` in float32.
-    - ``batch``: in ``mode='slide'``, how many windows go through the network at once (1).
+    - ``probability=True``: also ``pred_probability``, that of the label, ``(1, H, W)`` in float32; not with
+      ``keep_logits``, unless there is a CRF.
+    - ``batch``: in ``mode='slide'``, how many windows of an image go through the network at once (1).
     - ``crf``: parameters of ``postprocess.DenseCRF``, ``dict()`` for its defaults: labels and their probability are
       those that it refines, ``seg_logits`` stays the network's. Images of a batch are refined in parallel.
 
-    Heads that predict or compute their loss in another way than mmseg's base class are run as mmseg runs them.
+    What a subclass, the object or a patch of mmseg's class does in another way than mmseg (a method of the segmentor, a
+    head, a loss or a sampler) is run as mmseg runs it, with full-size logits (``covered.py``).
 
     Args:
         kwargs: arguments of mmseg's ``EncoderDecoder``. A head's config may leave out its channels.
@@ -50,15 +50,15 @@ class EncoderDecoder(_EncoderDecoder):
     Raises:
         ImportError: ``test_cfg.crf`` is there and pydensecrf2 is not.
         TypeError: ``test_cfg.crf`` is no dict.
-        ValueError: ``test_cfg`` has another mode than 'whole' and 'slide', or no size of the windows; or the CRF can't
-            have these parameters or refine this head's predictions.
+        ValueError: ``test_cfg`` has another mode than 'whole' and 'slide', or windows without two sizes or with gaps
+            between them; or the CRF can't have these parameters or refine this head's predictions.
     """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.crf = None
         if self.test_cfg is not None:
-            _check_test_cfg(self.test_cfg)
+            _check_test_cfg(self)
             if self.test_cfg.get('crf') is not None:
                 self.crf = build_crf(self.test_cfg.crf, self.decode_head)
         # Behind a neck, or another's backbone, strides are found when they are needed.
@@ -125,19 +125,19 @@ class EncoderDecoder(_EncoderDecoder):
         return given
 
     def _decode_head_forward_train(self, inputs: list[Tensor], data_samples: list) -> dict[str, Tensor]:
-        return add_prefix(self._head_loss(self.decode_head, inputs, data_samples), 'decode')
+        if not runs_as_written(self, '_decode_head_forward_train', after=EncoderDecoder):
+            return super()._decode_head_forward_train(inputs, data_samples)
+        return add_prefix(head_loss(self.decode_head, inputs, data_samples, self.train_cfg), 'decode')
 
     def _auxiliary_head_forward_train(self, inputs: list[Tensor], data_samples: list) -> dict[str, Tensor]:
+        if not runs_as_written(self, '_auxiliary_head_forward_train', after=EncoderDecoder):
+            return super()._auxiliary_head_forward_train(inputs, data_samples)
         losses = {}
         several = isinstance(self.auxiliary_head, nn.ModuleList)
         for i, head in enumerate(self._auxiliary_heads()):
-            losses.update(add_prefix(self._head_loss(head, inputs, data_samples), f'aux_{i}' if several else 'aux'))
+            own = head_loss(head, inputs, data_samples, self.train_cfg)
+            losses.update(add_prefix(own, f'aux_{i}' if several else 'aux'))
         return losses
-
-    def _head_loss(self, head: nn.Module, inputs: list[Tensor], data_samples: list) -> dict[str, Tensor]:
-        if streams_loss(head):
-            return streamed_loss(head, head(inputs), data_samples)
-        return head.loss(inputs, data_samples, self.train_cfg)
 
     def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
         """Predict the labels of preprocessed images.
@@ -148,52 +148,33 @@ class EncoderDecoder(_EncoderDecoder):
 
         Returns:
             The samples, with the predictions; see the class.
+
+        Raises:
+            ValueError: ``test_cfg`` was changed to what the class would refuse.
         """
+        _check_test_cfg(self)
+        streams = not self.test_cfg.get('keep_logits') and self.streams_prediction() and is_eager(inputs)
+        if not streams and self.crf is None:
+            return super().predict(inputs, data_samples)
         if data_samples is None:
             size = inputs.shape[2:]
             data_samples = [SegDataSample(metainfo=dict(img_shape=size, ori_shape=size)) for _ in inputs]
         metas = [sample.metainfo for sample in data_samples]
-        if self.test_cfg.get('keep_logits') or not streams_prediction(self.decode_head):
-            super().predict(inputs, data_samples)
-            if self.crf is None:
-                return data_samples
-            results = self._refined(inputs, metas, (sample.seg_logits.data.softmax(0) for sample in data_samples))
-        elif self.crf is not None:
-            results = self._refined(inputs, metas, full_probabilities(self, inputs, metas))
+        if streams:
+            logits = inference(self, inputs, metas)
         else:
-            results = self._streamed(inputs, metas)
-        for sample, (labels, probability) in zip(data_samples, results, strict=True):
-            sample.set_data(dict(pred_sem_seg=PixelData(data=labels)))
-            if self.test_cfg.get('probability'):
-                sample.set_data(dict(pred_probability=PixelData(data=probability)))
-        return data_samples
-
-    def _refined(self, inputs: Tensor, metas: list[dict], probabilities: Iterable[Tensor]) -> Iterator[tuple]:
+            data_samples = super().predict(inputs, data_samples)
+            logits = [of_mmseg(sample.seg_logits.data) for sample in data_samples]
         images = (original_image(self, x, meta) for x, meta in zip(inputs, metas, strict=True))
-        for labels, probability in refine(self.crf, images, probabilities, len(inputs)):
-            yield labels.to(inputs.device), probability.to(inputs.device)
+        return postprocess(self, data_samples, logits, images)
 
-    def _streamed(self, inputs: Tensor, metas: list[dict]) -> list[tuple]:
-        options = dict(
-            threshold=getattr(self.decode_head, 'threshold', None) or 0.0,
-            probability=self.test_cfg.get('probability', False),
-        )
-        if self.test_cfg.get('mode', 'whole') == 'slide':
-            maps = slide_maps(self, inputs, metas, partial(LabelMap, **options))
-            return [(one.labels, one.probabilities) for one in maps]
-        logits, resamplings = self.low_resolution(inputs, metas)
-        return [streamed_labels(logit[None], r, **options) for logit, r in zip(logits, resamplings, strict=True)]
+    def streams_prediction(self) -> bool:
+        """Whether ``predict`` goes tile by tile: nothing that mmseg's would call has been replaced."""
+        return covers_prediction(self) and runs_as_written(self, 'predict', after=EncoderDecoder)
 
     def logits(self, inputs: Tensor) -> Tensor:
         """Map preprocessed images ``(B, 3, H, W)`` to the head's logits ``(B, C, h, w)``."""
         return self.decode_head(self.extract_feat(inputs))
-
-    def low_resolution(self, inputs: Tensor, metas: list[dict]) -> tuple[Tensor, list[Resampling]]:
-        """Return the head's logits ``(B, C, h, w)``, and the way of each image's to its original size."""
-        logits = self.logits(inputs)
-        align_corners = self.align_corners
-        resampling = Resampling(logits.shape[2:], compute_dtype(logits)).resize(input_size(metas[0]), align_corners)
-        return logits, [to_original(resampling, meta, align_corners) for meta in metas]
 
 
 def _stride_seen(head: AtrousHead, strides: list) -> int | None:
@@ -202,13 +183,15 @@ def _stride_seen(head: AtrousHead, strides: list) -> int | None:
     return strides[index] if -len(strides) <= index < len(strides) else None
 
 
-def _check_test_cfg(cfg: dict) -> None:
-    mode = cfg.get('mode', 'whole')
-    if mode not in ('whole', 'slide'):
-        raise ValueError(f"test_cfg.mode={mode!r} must be 'whole' or 'slide'")
-    missing = [name for name in ('crop_size', 'stride') if mode == 'slide' and name not in cfg]
-    if missing:
-        raise ValueError(f"test_cfg.mode='slide' needs {' and '.join(missing)} of the windows: two numbers each")
+def _check_test_cfg(segmentor: EncoderDecoder) -> None:
+    cfg = segmentor.test_cfg
     batch = cfg.get('batch', 1)
     if not isinstance(batch, int) or batch < 1:
         raise ValueError(f'test_cfg.batch={batch!r} must be a positive number of windows')
+    # A subclass may have modes and windows of its own.
+    if covers_inference(segmentor):
+        mode = cfg.get('mode', 'whole')
+        if mode not in ('whole', 'slide'):
+            raise ValueError(f"test_cfg.mode={mode!r} must be 'whole' or 'slide'")
+        if mode == 'slide':
+            window_sizes(cfg)

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 
 import torch
 from mmseg.utils import add_prefix
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmseg_ext.registry import MODELS
 
+from .covered import covers_loss, resizes_its_logits
 from .encoder_decoder import EncoderDecoder
-from .streaming import streamed_loss, streams_loss, streams_prediction
+from .head_loss import streamed_loss
 
 
 @MODELS.register_module()
@@ -38,11 +39,7 @@ class MultiScaleEncoderDecoder(EncoderDecoder):
         super().__init__(*args, **kwargs)
         if not _are_scales(scales):
             raise ValueError(f'scales={scales!r} must be different positive numbers such as (0.5, 0.75, 1.0)')
-        if not (streams_loss(self.decode_head) and streams_prediction(self.decode_head)):
-            raise ValueError(
-                f'MultiScaleEncoderDecoder fuses logits, but {type(self.decode_head).__name__} has another loss than '
-                'a cross-entropy of them, or predictions of its own; use EncoderDecoder with it'
-            )
+        _check_head(self.decode_head)
         self.scales = tuple(sorted(scales))
 
     def logits(self, inputs: Tensor) -> Tensor:
@@ -68,6 +65,7 @@ class MultiScaleEncoderDecoder(EncoderDecoder):
 
     def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
         """Return the losses, by name, of preprocessed images ``(B, 3, H, W)`` and their truth."""
+        _check_head(self.decode_head)
         features = [self._scale_features(inputs, scale) for scale in self.scales]
         logits = [self.decode_head(x) for x in features]
         losses = add_prefix(streamed_loss(self.decode_head, self._fused(logits), data_samples), 'decode')
@@ -80,10 +78,19 @@ class MultiScaleEncoderDecoder(EncoderDecoder):
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Return the fused logits at the size of the input, for what mmseg does with full-size logits."""
+        _check_head(self.decode_head)
         return self.decode_head.predict_by_feat(self.logits(inputs), batch_img_metas)
 
     def _forward(self, inputs: Tensor, data_samples: list | None = None) -> Tensor:
         return self.logits(inputs)
+
+
+def _check_head(head: nn.Module) -> None:
+    if not (covers_loss(head) and resizes_its_logits(head)):
+        raise ValueError(
+            f'MultiScaleEncoderDecoder fuses logits, but {type(head).__name__} has another loss than a cross-entropy '
+            'of them, or predictions of its own; use EncoderDecoder with it'
+        )
 
 
 def _are_scales(scales: object) -> bool:

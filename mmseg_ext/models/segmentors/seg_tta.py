@@ -1,27 +1,32 @@
 """Test-time augmentation that averages probabilities tile by tile.
 
 A drop-in for ``mmseg.SegTTAModel``. That holds the full-size logits of every augmentation; ours holds low-resolution
-logits, or, for segmentors that predict in another way or have a CRF, one augmentation's full-size map beside the sum.
+logits, or, of windows and of segmentors that predict in another way, the sum of the full-size probabilities.
 """
 
-import torch
-from mmengine.structures import PixelData
-from mmseg.models.segmentors import SegTTAModel as _SegTTAModel
-from torch import Tensor
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
-from mmseg_ext.layers.resampling import stream_tiles
+import numpy as np
+import torch
+from mmseg.models.segmentors import SegTTAModel as _SegTTAModel
+from torch import nn
+
 from mmseg_ext.registry import MODELS
 
-from .crf import full_probabilities, original_image, refine
+from .covered import has_hooks, runs_as_written
+from .crf import original_image
 from .encoder_decoder import EncoderDecoder
-from .streaming import streams_prediction
+from .image_logits import ImageLogits, Tile, add_probabilities, full_size, mean_logits, of_mmseg, probabilities
+from .prediction import inference, postprocess
 
 
 @MODELS.register_module()
 class SegTTAModel(_SegTTAModel):
     """Averages the probabilities of all augmentations of an image, at its original size, and takes the best class.
 
-    A CRF of the segmentor (``test_cfg.crf``) refines the average.
+    A CRF of the segmentor (``test_cfg.crf``) refines the average. A subclass with its own ``merge_preds`` gets what
+    mmseg's gets: samples with full-size ``seg_logits``.
     """
 
     @torch.no_grad()
@@ -34,91 +39,98 @@ class SegTTAModel(_SegTTAModel):
         Returns:
             The samples of the first augmentation, with ``pred_sem_seg`` of all.
         """
+        module = self.module
+        if not runs_as_written(self, 'merge_preds', also=_SegTTAModel.__module__):
+            with _keeps_logits(module):
+                return super().test_step(data)
         if isinstance(data, dict):
             augmentations = [dict(zip(data, values, strict=True)) for values in zip(*data.values(), strict=True)]
         else:
             augmentations = list(zip(*data, strict=True))
-        module = self.module
-        if getattr(module, 'crf', None) is not None:
-            return self._refined(augmentations)
-        streams = (
-            isinstance(module, EncoderDecoder)
-            and streams_prediction(module.decode_head)
-            and module.test_cfg.get('mode', 'whole') == 'whole'
-            and module.out_channels > 1
-        )
-        return self._streamed(augmentations) if streams else self._summed(augmentations)
+        samples, logits = (_streamed if _streams(module) else _summed)(module, augmentations)
+        return postprocess(module, samples, logits, _images(module, augmentations))
 
-    def _streamed(self, augmentations: list) -> list:
-        runs, first = [], None
-        for data in augmentations:
-            data = self.module.data_preprocessor(data, False)
-            samples = data['data_samples']
-            first = first or samples
-            runs.append(self.module.low_resolution(data['inputs'], [sample.metainfo for sample in samples]))
-        results = [
-            _mean_labels([(logits[i], resamplings[i]) for logits, resamplings in runs]) for i in range(len(first))
+
+def _streams(module: nn.Module) -> bool:
+    """Whether the segmentor's ``test_step`` is no more than ``inference`` and ``postprocess``."""
+    return (
+        isinstance(module, EncoderDecoder)
+        and module.streams_prediction()
+        and runs_as_written(module, 'predict', also=EncoderDecoder.__module__)
+        and runs_as_written(module, 'test_step', '_run_forward', 'forward')
+        and not has_hooks(module)
+    )
+
+
+def _streamed(module: EncoderDecoder, augmentations: list) -> tuple[list, Iterator[ImageLogits]]:
+    runs, samples = [], None
+    for data in augmentations:
+        data = module.data_preprocessor(data, False)
+        samples = samples or data['data_samples']
+        runs.append(inference(module, data['inputs'], [sample.metainfo for sample in data['data_samples']]))
+    mean = _mean_of_sum if module.test_cfg.get('mode', 'whole') == 'slide' else _mean_in_step
+    return samples, map(mean, zip(*runs, strict=True))
+
+
+def _mean_in_step(images: Sequence[ImageLogits]) -> ImageLogits:
+    """Average augmentations that were seen as a whole: their tiles are the same."""
+
+    def tiles() -> Iterator[Tile]:
+        for some in zip(*(image.tiles for image in images), strict=True):
+            yield some[0][0], mean_logits(sum(probabilities(tile) for _, tile in some), len(some))
+
+    return ImageLogits(images[0].size, tiles())
+
+
+def _mean_of_sum(images: Sequence[ImageLogits]) -> ImageLogits:
+    total = None
+    for image in images:
+        total = add_probabilities(image, total)
+    return _mean(total, len(images))
+
+
+def _mean(total: torch.Tensor, count: int) -> ImageLogits:
+    size, tiles = full_size(total)
+    return ImageLogits(size, ((part, mean_logits(tile, count)) for part, tile in tiles))
+
+
+def _summed(module: nn.Module, augmentations: list) -> tuple[list, list[ImageLogits]]:
+    """Average full-size logits that the segmentor gives, one augmentation after the other."""
+    first, totals = None, []
+    for data in augmentations:
+        with _keeps_logits(module):
+            samples = module.test_step(data)
+        first = first or samples
+        totals = totals or [None] * len(samples)
+        totals = [
+            add_probabilities(of_mmseg(s.seg_logits.data), total) for s, total in zip(samples, totals, strict=True)
         ]
-        return self._samples(first, results)
-
-    def _refined(self, augmentations: list) -> list:
-        module, runs, first, sums = self.module, [], None, None
-        for data in augmentations:
-            data = module.data_preprocessor(data, False)
-            inputs, metas = data['inputs'], [sample.metainfo for sample in data['data_samples']]
-            first = first or data['data_samples']
-            runs.append((inputs, metas))
-            probabilities = full_probabilities(module, inputs, metas)
-            if sums is None:
-                sums = list(probabilities)
-            else:
-                for total, one in zip(sums, probabilities, strict=True):
-                    total += one
-        # The augmentation that is nearest to the original size shows the original's edges best.
-        inputs, metas = min(runs, key=lambda run: abs(run[0].shape[2] - run[1][0]['ori_shape'][0]))
-        images = (original_image(module, x, meta) for x, meta in zip(inputs, metas, strict=True))
-        refined = refine(module.crf, images, (total / len(runs) for total in sums), len(first))
-        return self._samples(first, [labels.to(inputs.device) for labels, _ in refined])
-
-    def _summed(self, augmentations: list) -> list:
-        keep = self.module.test_cfg.get('keep_logits', False)
-        self.module.test_cfg['keep_logits'] = True
-        try:
-            first = sums = None
-            for data in augmentations:
-                samples = self.module.test_step(data)
-                first = first or samples
-                probabilities = [self._probabilities(sample.seg_logits.data) for sample in samples]
-                for sample in samples:
-                    del sample.seg_logits
-                sums = probabilities if sums is None else [a.add_(b) for a, b in zip(sums, probabilities, strict=True)]
-        finally:
-            self.module.test_cfg['keep_logits'] = keep
-        return self._samples(first, [self._labels(total / len(augmentations)) for total in sums])
-
-    def _probabilities(self, logits: Tensor) -> Tensor:
-        # Of one channel, they are probabilities already.
-        return logits.softmax(dim=0) if self.module.out_channels > 1 else logits
-
-    def _labels(self, probabilities: Tensor) -> Tensor:
-        if self.module.out_channels > 1:
-            return probabilities.argmax(dim=0, keepdim=True)
-        return (probabilities > self.module.decode_head.threshold).to(probabilities)
-
-    @staticmethod
-    def _samples(samples: list, labels: list[Tensor]) -> list:
-        for sample, label in zip(samples, labels, strict=True):
-            sample.set_data(dict(pred_sem_seg=PixelData(data=label)))
-        return samples
+        for sample in samples:
+            del sample.seg_logits
+    return first, [_mean(total, len(augmentations)) for total in totals]
 
 
-def _mean_labels(runs: list) -> Tensor:
-    """Return the class of the largest mean probability, ``(1, H, W)``, of pairs of logits and their resampling."""
-    classes, size, device = runs[0][0].shape[0], runs[0][1].out_size, runs[0][0].device
-    labels = torch.empty(1, *size, dtype=torch.uint8 if classes <= 256 else torch.int16, device=device)
-    # The tiles depend on the size of the output alone, so they are the same for all.
-    streams = [stream_tiles(logits[None], resampling) for logits, resampling in runs]
-    for tiles in zip(*streams, strict=True):
-        part = tiles[0][0]
-        labels[part] = sum(tile.softmax(dim=0) for _, tile in tiles).argmax(0)
-    return labels
+@contextmanager
+def _keeps_logits(module: nn.Module) -> Iterator[None]:
+    """Have a segmentor predict full-size logits and nothing that costs more: a CRF is for their average."""
+    keep, crf = module.test_cfg.get('keep_logits', False), getattr(module, 'crf', None)
+    module.test_cfg['keep_logits'] = True
+    if crf is not None:
+        module.crf = None
+    try:
+        yield
+    finally:
+        module.test_cfg['keep_logits'] = keep
+        if crf is not None:
+            module.crf = crf
+
+
+def _images(module: nn.Module, augmentations: list) -> Iterable[np.ndarray]:
+    """Yield the original images, by the augmentation nearest to their size, which shows their edges best."""
+    runs = []
+    for data in augmentations:
+        data = module.data_preprocessor(data, False)
+        runs.append((data['inputs'], [sample.metainfo for sample in data['data_samples']]))
+    inputs, metas = min(runs, key=lambda run: abs(run[0].shape[2] - run[1][0]['ori_shape'][0]))
+    for x, meta in zip(inputs, metas, strict=True):
+        yield original_image(module, x, meta)
