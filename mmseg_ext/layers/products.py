@@ -4,6 +4,9 @@ An interpolation can be a product with a matrix; torch's own interpolation is no
 These belong to the user and to the whole process: they are read here, never changed.
 """
 
+from collections.abc import Callable
+from functools import wraps
+
 import torch
 from torch import Tensor
 
@@ -19,5 +22,13 @@ def may_multiply(*maps: Tensor) -> bool:
     )
 
 
-# A decorator for functions that multiply: autocast, which holds for a thread, is off in them.
-without_autocast = torch.autocast('cpu', enabled=False)
+def without_autocast(function: Callable) -> Callable:
+    """Decorate a function that multiplies: autocast, which holds for a thread, is off in it."""
+
+    @wraps(function)
+    def run(*args, **kwargs):
+        # A new one for each call: it keeps what it returns to, and calls are nested.
+        with torch.autocast('cpu', enabled=False):
+            return function(*args, **kwargs)
+
+    return run
