@@ -25,7 +25,7 @@ from mmengine.fileio.backends import LocalBackend
 
 from mmseg_ext.engine.runner import Runner
 
-from .quick_config_text import format_texts_once
+from .quick_config_text import leave_config_texts_unformatted
 from .tiny_run import TinyNet, final_state, train
 
 VARIANTS = {
@@ -155,7 +155,7 @@ def main() -> int:
     parser.add_argument('--out', metavar='FILE', help='write the figures as JSON')
     args = parser.parse_args()
     torch.set_num_threads(1)
-    format_texts_once()
+    leave_config_texts_unformatted()
     results, failed = {}, False
     for number, (name, changes) in enumerate(VARIANTS.items()):
         kills = args.kills // len(VARIANTS) + (number < args.kills % len(VARIANTS))

@@ -1,16 +1,15 @@
-"""mmengine formats a config's text anew for every checkpoint that it writes: most of a tiny training's time."""
+"""mmengine formats a config's text for every run and checkpoint that it writes: most of a tiny training's time."""
 
+import mmengine.config.config
 import yapf.yapflib.yapf_api
 
 
-def format_texts_once() -> None:
-    """Make this process format each text once."""
-    format_code, known = yapf.yapflib.yapf_api.FormatCode, {}
+def leave_config_texts_unformatted() -> None:
+    """Make this process write the texts of configs as they are, which is Python too."""
 
-    def format_once(text: str, **options):
-        key = text, repr(options)
-        if key not in known:
-            known[key] = format_code(text, **options)
-        return known[key]
+    def as_it_is(text: str, **_) -> tuple[str, bool]:
+        return text, False
 
-    yapf.yapflib.yapf_api.FormatCode = format_once
+    yapf.yapflib.yapf_api.FormatCode = as_it_is
+    if hasattr(mmengine.config.config, 'FormatCode'):  # mmengine 0.10.7 has imported it
+        mmengine.config.config.FormatCode = as_it_is

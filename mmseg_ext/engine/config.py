@@ -20,18 +20,25 @@ def shipped_configs() -> Iterator[None]:
     onedl-mmengine looks for the distribution ``mmsegmentation``; its own is called ``onedl-mmsegmentation``.
     """
     original = dict(MODULE2PACKAGE)
-    installed = {distribution.metadata['Name'] for distribution in metadata.distributions()}
     MODULE2PACKAGE.update(
         {
             module: f'onedl-{package}'
             for module, package in original.items()
-            if package not in installed and f'onedl-{package}' in installed
+            if not _is_installed(package) and _is_installed(f'onedl-{package}')
         }
     )
     try:
         yield
     finally:
         MODULE2PACKAGE.update(original)
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        metadata.distribution(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def load_config(path: str, cfg_options: dict | None = None, upgrade: bool = False) -> Config:

@@ -9,6 +9,15 @@ from mmseg_ext.street_scenes import write_street_scenes
 
 ROOT = Path(__file__).parents[2]
 SIZE = (64, 128)
+# Makes a ResNet-18 with PSPHead and auxiliary FCNHead narrow, in a config of ours or mmseg's.
+NARROW = {
+    'model.backbone.base_channels': 8,
+    'model.backbone.stem_channels': 8,
+    'model.decode_head.in_channels': 64,
+    'model.decode_head.channels': 16,
+    'model.auxiliary_head.in_channels': 32,
+    'model.auxiliary_head.channels': 8,
+}
 
 
 def load_tool(name: str):
@@ -43,12 +52,7 @@ def options(street_scenes) -> list[str]:
         'test_dataloader.num_workers': 0,
         'model.data_preprocessor.size': f'({height},{width})',
         'model.backbone.init_cfg': None,
-        'model.backbone.base_channels': 8,
-        'model.backbone.stem_channels': 8,
-        'model.decode_head.in_channels': 64,
-        'model.decode_head.channels': 16,
-        'model.auxiliary_head.in_channels': 32,
-        'model.auxiliary_head.channels': 8,
+        **NARROW,
         'train_cfg.max_iters': 2,
         'train_cfg.val_interval': 2,
         'default_hooks.checkpoint.interval': 1,

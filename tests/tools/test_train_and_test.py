@@ -1,7 +1,6 @@
-import os
 import re
+import runpy
 import shutil
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -356,11 +355,12 @@ def test_a_second_training_in_the_same_work_directory_is_refused(options, tmp_pa
         pool.submit(load_tool('train').main, [CONFIG, '--work-dir', str(tmp_path), *options]).result()
 
 
-def test_a_mistake_is_one_line_and_status_2(tmp_path):
-    command = [sys.executable, str(ROOT / 'tools/train.py'), CONFIG, '--work-dir', str(tmp_path), '--reset-head']
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=dict(os.environ, PYTHONWARNINGS='ignore')
-    )
-    assert done.returncode == 2
-    assert done.stderr.strip().startswith('error: --reset-head is about the weights')
-    assert len(done.stderr.strip().splitlines()) == 1
+def test_a_mistake_is_one_line_and_status_2(tmp_path, monkeypatch, capfd):
+    tool = ROOT / 'tools/train.py'
+    monkeypatch.setattr(sys, 'argv', [str(tool), CONFIG, '--work-dir', str(tmp_path), '--reset-head'])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(tool), run_name='__main__')
+    assert end.value.code == 2
+    error = capfd.readouterr().err.strip()
+    assert error.startswith('error: --reset-head is about the weights')
+    assert len(error.splitlines()) == 1
