@@ -50,7 +50,7 @@ def test_without_convolutions_in_a_row_logits_equal_mmsegs(inputs, concat_input)
 @pytest.mark.parametrize('num_convs', [0, 1, 3])
 def test_the_convolutions_in_a_row_are_one_module_of_mmsegs_kind(num_convs):
     ours, theirs = pair('FCNHead', in_channels=8, num_convs=num_convs)
-    assert type(ours.convs) is type(theirs.convs)
+    assert isinstance(ours.convs, type(theirs.convs))
     x = torch.randn(1, 8, 5, 7)
     assert torch.equal(ours.convs.eval()(x), theirs.convs.eval()(x))
 

@@ -61,7 +61,8 @@ def make_pair(*args, **kwargs):
         (False, dict(kernel_size=3, padding=1, stride=2)),
         (False, dict(kernel_size=3, padding=1, groups=2)),
         (False, dict(kernel_size=3, padding=1, padding_mode='reflect')),
-        (False, dict(kernel_size=3, padding=1, padding_mode='circular')),
+        # mmcv's module takes it and leaves its convolution as it is.
+        (True, dict(kernel_size=3, padding=1, padding_mode='circular')),
         (False, dict(kernel_size=3, padding=1, norm_cfg=BN, order=('norm', 'act', 'conv'))),
     ],
 )

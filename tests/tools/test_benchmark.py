@@ -68,8 +68,8 @@ def weights(config) -> dict[str, torch.Tensor]:
 
 def test_a_checkpoint_is_measured_and_another_model_beside_it(weights, configs, config, tmp_path):
     torch.save(dict(state_dict=weights), tmp_path / 'x.pth')
-    arguments = [config, str(tmp_path / 'x.pth'), '--against', configs['deeplabv3 cityscapes'], '--precision', 'bf16', *SMALL]
-    results = load_tool('benchmark').main(arguments)
+    other = ['--against', configs['deeplabv3 cityscapes']]
+    results = load_tool('benchmark').main([config, str(tmp_path / 'x.pth'), *other, '--precision', 'bf16', *SMALL])
     assert set(results['label_agreement']) == {'plain'}
     assert results['against']['parameters'] != results['model']['parameters']
 
