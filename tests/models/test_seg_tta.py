@@ -72,7 +72,7 @@ def test_a_probability_that_is_asked_for_is_the_mean():
 
 
 @pytest.mark.parametrize(
-    'mode', [dict(mode='whole'), dict(mode='slide', crop_size=(32, 64), stride=(32, 64))], ids=['whole', 'slide']
+    'mode', [dict(mode='whole'), dict(mode='slide', crop_size=(64, 96), stride=(64, 96))], ids=['whole', 'slide']
 )
 def test_augmentations_of_a_batch_hold_one_full_size_map_at_most(mode):
     classes, scale = 50, 4
