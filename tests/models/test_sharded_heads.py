@@ -42,7 +42,7 @@ def run(rank: int, folder: str) -> None:
             if list(module.parameters(recurse=False)) and isinstance(module, nn.Conv2d):
                 fully_shard(module, mesh=mesh)
         for child in sharded.children():
-            if list(child.parameters()) and not isinstance(child, nn.ModuleList):
+            if list(child.parameters()) and not isinstance(child, (nn.ModuleList, nn.Conv2d)):
                 fully_shard(child, mesh=mesh)
         fully_shard(sharded, mesh=mesh)
         step(sharded, x)
