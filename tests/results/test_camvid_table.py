@@ -20,11 +20,17 @@ from mmseg_ext.results.runs import ROOT, confusion_of, how_trained
 from tests.tools.conftest import load_tool
 
 ROW = Row('deeplabv3plus_r18v1c', 'DeepLabV3+, ResNet-18', {'output stride 8': ('--output-stride', '8')})
-NARROW = (
+NETWORK = (
     'model.backbone.base_channels=8', 'model.backbone.stem_channels=8', 'model.decode_head.in_channels=64',
     'model.decode_head.c1_in_channels=8', 'model.decode_head.channels=8', 'model.decode_head.c1_channels=4',
-    'model.auxiliary_head.in_channels=32', 'model.auxiliary_head.channels=8', 'train_dataloader.batch_size=2',
+    'model.auxiliary_head.in_channels=32', 'model.auxiliary_head.channels=8',
+)  # fmt: skip
+SMALL = (
+    *NETWORK, 'train_dataloader.batch_size=2',
     *(f'{split}_dataloader.num_workers=0' for split in ('train', 'val', 'test')),
+    'train_dataloader.dataset.pipeline.2.scale=(160,120)', 'train_dataloader.dataset.pipeline.3.crop_size=(80,112)',
+    'model.data_preprocessor.size=(80,112)',
+    *(f'{split}_dataloader.dataset.pipeline.1.scale=(160,120)' for split in ('val', 'test')),
 )  # fmt: skip
 
 
@@ -36,10 +42,10 @@ def settings(tmp_path_factory):
         for folder in (split, f'{split}annot'):
             (data / folder).mkdir()
         for i in range(count):
-            labels = np.kron(rng.integers(0, 12, (6, 8)), np.ones((40, 40))).astype(np.uint8)
+            labels = np.kron(rng.integers(0, 12, (6, 8)), np.ones((20, 20))).astype(np.uint8)
             Image.fromarray(labels).save(data / f'{split}annot/{i}.png')
             Image.fromarray(np.stack([20 * labels] * 3, axis=2)).save(data / f'{split}/{i}.png')
-    return Settings(data, tmp_path_factory.mktemp('work'), iterations=6, threads=1, options=NARROW)
+    return Settings(data, tmp_path_factory.mktemp('work'), iterations=6, threads=1, options=SMALL)
 
 
 @pytest.fixture
@@ -49,6 +55,8 @@ def calls(monkeypatch):
 
     def run(tool, arguments, _):
         made.append((tool, arguments))
+        if tool == 'benchmark':
+            arguments = [*arguments, '--size', '64x64', '--repeats', '2', '--threads', '1', '--cfg-options', *NETWORK]
         load_tool(tool).main([str(ROOT / arguments[0]), *arguments[1:]])
 
     monkeypatch.setattr(runs, '_run', run)

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from mmseg_ext import visualization
+from mmseg_ext.engine.hooks import curves_hook
+from mmseg_ext.evaluation import iou_metric
 from mmseg_ext.street_scenes import write_street_scenes
 
 ROOT = Path(__file__).parents[2]
@@ -26,6 +29,20 @@ def load_tool(name: str):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(autouse=True)
+def without_pictures(monkeypatch):
+    """Runs draw no curves and confusion matrices, which take longer than a tiny training."""
+    monkeypatch.setattr(curves_hook, 'plot_curves', lambda *_: None)
+    monkeypatch.setattr(iou_metric, 'draw_confusion', lambda *_: None)
+
+
+@pytest.fixture
+def pictures(without_pictures, monkeypatch):
+    """Runs draw them all the same."""
+    monkeypatch.setattr(curves_hook, 'plot_curves', visualization.plot_curves)
+    monkeypatch.setattr(iou_metric, 'draw_confusion', visualization.draw_confusion)
 
 
 @pytest.fixture(scope='session')

@@ -34,8 +34,9 @@ def trained(tmp_path_factory):
 
 
 @pytest.fixture
-def work_dir(trained, options):
+def work_dir(trained, options, request):
     if not (trained / 'iter_2.pth').exists():
+        request.getfixturevalue('pictures')
         load_tool('train').main([CONFIG, '--work-dir', str(trained), *options])
     return trained
 
@@ -47,6 +48,7 @@ def log_of(folder: Path) -> str:
 
 def test_training_leaves_checkpoints_log_and_curves(work_dir):
     assert {'iter_1.pth', 'iter_2.pth', 'curves.png'} <= {path.name for path in work_dir.iterdir()}
+    assert list(work_dir.glob('*/confusion_matrix.png'))
     assert list(work_dir.glob('best_mIoU_iter_2.pth'))
     assert not list(work_dir.glob('*.part'))
     log = log_of(work_dir)
@@ -55,12 +57,11 @@ def test_training_leaves_checkpoints_log_and_curves(work_dir):
     assert '\r' not in log
 
 
-def test_two_trainings_in_one_process_have_curves_of_their_own(options, tmp_path):
-    for name in ('one', 'two'):
-        load_tool('train').main([CONFIG, '--work-dir', str(tmp_path / name), *options])
-    one, two = (read_scalars(tmp_path / name) for name in ('one', 'two'))
+def test_two_trainings_in_one_process_have_curves_of_their_own(work_dir, options, tmp_path, pictures):
+    load_tool('train').main([CONFIG, '--work-dir', str(tmp_path), *options])
+    one, two = read_scalars(work_dir), read_scalars(tmp_path)
     assert len(one['loss']) == len(two['loss']) == 2
-    assert (tmp_path / 'two/curves.png').exists()
+    assert (tmp_path / 'curves.png').exists()
 
 
 def test_our_own_training_checkpoint_loads_as_data_with_optimizer_and_history(work_dir):
