@@ -1,7 +1,7 @@
 import torch
 
 from mmseg_ext.layers import streamed_cross_entropy
-from mmseg_ext.layers.products import without_autocast
+from mmseg_ext.layers.products import may_multiply, without_autocast
 
 
 @without_autocast
@@ -23,3 +23,18 @@ def test_behind_a_streamed_loss_autocast_is_on_as_before():
         streamed_cross_entropy(logits, target, align_corners=False)[0].backward()
         assert torch.is_autocast_enabled('cpu')
         assert torch.get_autocast_dtype('cpu') == torch.float16
+
+
+def test_matrices_are_multiplied_where_that_is_exact_and_finite_alone():
+    x = torch.ones(2, 2)
+    assert may_multiply(x, x)
+    assert not may_multiply(x, x / 0)
+    assert not may_multiply(x.to('meta'))
+    before = torch.get_float32_matmul_precision()
+    try:
+        for precision in ('high', 'medium'):
+            torch.set_float32_matmul_precision(precision)
+            assert not may_multiply(x)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert may_multiply(x)

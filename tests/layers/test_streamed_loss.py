@@ -177,6 +177,25 @@ def test_plain_operators_give_the_same(options):
     torch.testing.assert_close(*grads, rtol=1e-5, atol=1e-7)
 
 
+def test_transforms_and_tensors_without_numbers_get_plain_operators():
+    logits, target = example(dtype=torch.float64)
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        return streamed_cross_entropy(x, y, align_corners=False, avg_non_ignore=True)[0]
+
+    expected = torch.autograd.grad(loss(logits, target), logits)[0]
+    logits = logits.detach()
+    torch.testing.assert_close(torch.func.grad(loss)(logits, target), expected, rtol=1e-6, atol=1e-12)
+    direction = torch.randn_like(logits)
+    _, tangent = torch.func.jvp(lambda x: loss(x, target), (logits,), (direction,))
+    torch.testing.assert_close(tangent, (expected * direction).sum(), rtol=1e-6, atol=1e-12)
+    each = torch.func.vmap(lambda x, y: loss(x[None], y[None]))(logits, target)
+    torch.testing.assert_close(each, torch.stack([loss(x[None], y[None]) for x, y in zip(logits, target, strict=True)]))
+    assert loss(logits.to('meta'), target.to('meta')).shape == ()
+    compiled = torch.compile(loss, backend='eager', fullgraph=True)
+    torch.testing.assert_close(compiled(logits, target), loss(logits, target))
+
+
 def test_gradients_accumulate_over_two_backward_passes():
     logits, target = example()
     loss, _ = streamed_cross_entropy(logits, target, align_corners=False)
