@@ -8,7 +8,7 @@ result is the same for every kernel, dilation and level size; the arithmetic shr
 
 ``pyramid_products.py`` does that on a CPU. Everywhere else, and where something other than a plain pass looks at the
 operators (``eager.py``), it is made of torch's own operators. In half precision only levels of a few pixels are treated
-so, in another way (``pyramid_half.py``), and the others are upsampled.
+so, on a CPU and in another way (``pyramid_half.py``), and the others are upsampled.
 """
 
 from collections.abc import Callable, Sequence
@@ -91,34 +91,32 @@ def _measured(
 def _pyramid_conv2d(
     levels: Sequence[Tensor], weight: Tensor, bias: Tensor | None, placings: Sequence[Placing], below: Sequence[bool]
 ) -> Tensor:
-    direct = _concat(
-        [
-            upsampled(level, placing.size, placing.align_corners)
-            for level, placing, low in zip(levels, placings, below, strict=True)
-            if not low
-        ]
-    )
+    dtype = _compute_dtype(levels[0])
+    half = dtype in (torch.float16, torch.bfloat16)
+    eager = is_eager(*levels, weight, bias)
+    if half and eager and not all(level.isfinite().all() for level in compress(levels, below)):
+        below = [False] * len(below)
+    direct = [
+        upsampled(level, placing.size, placing.align_corners)
+        for level, placing, low in zip(levels, placings, below, strict=True)
+        if not low
+    ]
+    if half and any(below):
+        return _with_pixel_maps(direct, levels, weight, bias, placings, below, dtype)
+    direct = _concat(direct)
     if not any(below):
         return _direct_conv(direct, weight, bias, placings[0])
     channels = [level.shape[1] for level in levels]
     lows, placings = list(compress(levels, below)), list(compress(placings, below))
-    dtype = _compute_dtype(levels[0])
-    eager = is_eager(*levels, weight, bias)
-    if dtype in (torch.float16, torch.bfloat16):
-        if eager and not all(low.isfinite().all() for low in lows):
-            return _direct_conv(
-                concat_levels(levels, placings[0].size, align_corners=placings[0].align_corners),
-                weight,
-                bias,
-                placings[0],
-            )
-        direct_weights, low_weights = _weight_slices(weight, channels, below)
-        with torch.autocast(weight.device.type, enabled=False):
-            return conv_with_pixel_maps(
-                [] if direct is None else [direct], direct_weights, bias, lows, low_weights, placings, dtype
-            )
     compute = _PyramidConv.apply if eager and may_multiply(*lows) else _plain_ops
     return compute(channels, below, placings, direct, weight, bias, *lows)
+
+
+def _with_pixel_maps(direct, levels, weight, bias, placings, below, dtype) -> Tensor:
+    lows, placings = list(compress(levels, below)), list(compress(placings, below))
+    direct_weights, low_weights = _weight_slices(weight, [level.shape[1] for level in levels], below)
+    with torch.autocast(weight.device.type, enabled=False):
+        return conv_with_pixel_maps(direct, direct_weights, bias, lows, low_weights, placings, dtype)
 
 
 def upsampled(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
@@ -218,7 +216,8 @@ def _saves(placing: Placing, level: Tensor, weight: Tensor) -> bool:
     if not all(isinstance(length, int) for length in (*placing.low, *placing.size)):
         return False  # a size that a compiler or a trace leaves open
     if _compute_dtype(level) in (torch.float16, torch.bfloat16):
-        return pyramid_half.saves(placing, level.shape[1], weight.shape[1])
+        # It goes image by image and looks at the numbers, neither of which suits an accelerator.
+        return weight.device.type == 'cpu' and pyramid_half.saves(placing, level.shape[1], weight.shape[1])
     channels_last = not level.is_contiguous() and level.is_contiguous(memory_format=torch.channels_last)
     return placing.saves(len(level), level.shape[1], len(weight), channels_last)
 

@@ -65,17 +65,11 @@ def conv_with_pixel_maps(
     shared = [weight.to(dtype) for weight in direct_weights]
     bias = None if bias is None else bias.to(dtype)
     padding, dilation = placings[0].padding, placings[0].dilation
-    each = [torch.cat([*shared, *own], dim=1) for own in zip(*weights, strict=True)]
-    if x.device.type == 'cpu':
-        out = [
-            F.conv2d(image[None], own, bias, padding=padding, dilation=dilation)
-            for image, own in zip(x, each, strict=True)
-        ]
-        return torch.cat(out)
-    # One launch: the images as groups of one convolution.
-    bias = None if bias is None else bias.repeat(len(x))
-    out = F.conv2d(x.flatten(0, 1)[None], torch.cat(each), bias, padding=padding, dilation=dilation, groups=len(x))
-    return out.view(len(x), -1, *out.shape[2:])
+    out = [
+        F.conv2d(image[None], torch.cat([*shared, *own], dim=1), bias, padding=padding, dilation=dilation)
+        for image, *own in zip(x, *weights, strict=True)
+    ]
+    return torch.cat(out)
 
 
 def _pixel_maps(placing: Placing, device: torch.device) -> Tensor:
