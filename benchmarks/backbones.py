@@ -9,6 +9,7 @@ the attention in evaluation mode, because the references can't train it with a b
 
 import warnings
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 
 import torch
@@ -16,7 +17,7 @@ from mmseg.models import backbones as mmseg_backbones
 from torch import Tensor, nn
 
 from benchmarks.options import parser
-from mmseg_ext.engine.measure import Timing, peak_memory, print_table, time_alternating
+from mmseg_ext.engine.measure import peak_memory, print_table, time_alternating
 from mmseg_ext.models import backbones
 
 _DILATED = dict(strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4))
@@ -68,8 +69,8 @@ COMPARISONS: dict[str, Callable[[], dict]] = {
 }
 
 
-def compare(name: str, options) -> list[list[str]]:
-    """Measure one comparison; returns a row for each side."""
+def compare(name: str, options) -> dict[str, dict]:
+    """Measure one comparison; returns the figures of each side, those of the phases 'forward' and 'step' apart."""
     device = torch.device(options.device)
     sides = COMPARISONS[name]()
     first, _ = next(iter(sides.values()))
@@ -94,24 +95,29 @@ def compare(name: str, options) -> list[list[str]]:
         net.zero_grad(set_to_none=True)
         memory[side] = peak_memory(steps[side], device)
         net.zero_grad(set_to_none=True)
-    rows = []
+    figures = {}
     for side, (_, reference) in sides.items():
         difference = (outputs[side] - outputs[reference]).abs().max() / outputs[reference].abs().max()
-        rows.append(
-            [
-                f'{name}: {side}',
-                *timing_cells(forward_times[side]),
-                *timing_cells(step_times[side]),
-                f'{memory[side] / 2**20:.1f}',
-                f'{difference:.1e}' if side != reference else '',
-            ]
+        figures[side] = dict(
+            forward=asdict(forward_times[side]),
+            step=dict(asdict(step_times[side]), bytes=memory[side]),
+            difference=difference.item() if side != reference else None,
         )
+    return figures
+
+
+def table_rows(name: str, figures: dict[str, dict]) -> list[list[str]]:
+    """Return a row for each side."""
+    rows = []
+    for side, of in figures.items():
+        rows.append([f'{name}: {side}'])
+        for phase in (of['forward'], of['step']):
+            rows[-1] += [f'{phase["seconds"] * 1e3:.0f}', f'{phase["best"] * 1e3:.0f}', f'{phase["ratio"]:.3f}']
+        rows[-1] += [
+            f'{of["step"]["bytes"] / 2**20:.1f}',
+            '' if of['difference'] is None else f'{of["difference"]:.1e}',
+        ]
     return rows
-
-
-def timing_cells(timing: Timing) -> list[str]:
-    """Return the cells of a time."""
-    return [f'{timing.seconds * 1e3:.0f}', f'{timing.best * 1e3:.0f}', f'{timing.ratio:.3f}']
 
 
 @torch.no_grad()
@@ -139,7 +145,7 @@ def main() -> None:
     warnings.simplefilter('ignore')
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    rows = [row for name in options.only or COMPARISONS for row in compare(name, options)]
+    rows = [row for name in options.only or COMPARISONS for row in table_rows(name, compare(name, options))]
     header = ['', 'forward ms', 'best', 'ratio', 'step ms', 'best', 'ratio', 'step MiB', 'difference']
     print(
         f'{options.batch}x3x{options.size}x{options.size}, {options.precision}, {options.device}, '

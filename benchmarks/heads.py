@@ -10,6 +10,7 @@ gradients; training step: forward pass, and the backward pass of a given gradien
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import asdict
 from functools import partial
 
 import torch
@@ -117,14 +118,8 @@ COMPARISONS: dict[str, Callable] = {
 }  # fmt: skip
 
 
-def compare(name: str, options, rate: float) -> list[list[str]]:
-    """Measure one comparison; returns a row for each side.
-
-    Args:
-        name: of the comparison.
-        options: of the command line.
-        rate: multiply-adds a second of the machine's matrix product.
-    """
+def compare(name: str, options) -> dict[str, dict]:
+    """Measure one comparison; returns the figures of each side, those of the phases 'forward' and 'step' apart."""
     device = torch.device(options.device)
     autocast = nullcontext
     if options.precision == 'bf16':
@@ -149,21 +144,28 @@ def compare(name: str, options, rate: float) -> list[list[str]]:
     step_times = time_alternating(steps, max(2, options.repeats // 2), device, options.clock)
     step_memory = {side: peak_memory(run, device) for side, run in steps.items()}
     difference = (outputs['mmseg_ext'] - outputs['mmseg']).abs().max() / outputs['mmseg'].abs().max()
-    return [
-        [
-            f'{name}: {side}',
-            f'{forward_times[side].seconds * 1e3:.0f}',
-            f'{forward_times[side].ratio:.2f}',
-            f'{forward_memory[side] / 2**20:.0f}',
-            f'{step_times[side].seconds * 1e3:.0f}',
-            f'{step_times[side].ratio:.2f}',
-            f'{step_memory[side] / 2**20:.0f}',
-            f'{multiply_adds[side] / 1e9:.1f}',
-            f'{100 * multiply_adds[side] / forward_times[side].seconds / rate:.0f}',
-            f'{difference:.1e}' if side == 'mmseg_ext' else '',
-        ]
+    return {
+        side: dict(
+            forward=dict(asdict(forward_times[side]), bytes=forward_memory[side]),
+            step=dict(asdict(step_times[side]), bytes=step_memory[side]),
+            multiply_adds=multiply_adds[side],
+            difference=difference.item() if side == 'mmseg_ext' else None,
+        )
         for side in sides
-    ]
+    }
+
+
+def table_rows(name: str, figures: dict[str, dict], rate: float) -> list[list[str]]:
+    """Return a row for each side; ``rate`` is what a large matrix product does, in multiply-adds a second."""
+    rows = []
+    for side, of in figures.items():
+        rows.append([f'{name}: {side}'])
+        for phase in (of['forward'], of['step']):
+            rows[-1] += [f'{phase["seconds"] * 1e3:.0f}', f'{phase["ratio"]:.2f}', f'{phase["bytes"] / 2**20:.0f}']
+        share = of['multiply_adds'] / of['forward']['seconds'] / rate
+        difference = '' if of['difference'] is None else f'{of["difference"]:.1e}'
+        rows[-1] += [f'{of["multiply_adds"] / 1e9:.1f}', f'{100 * share:.0f}', difference]
+    return rows
 
 
 @torch.no_grad()
@@ -214,7 +216,8 @@ def main() -> None:
         'here; difference: of the outputs, over the largest'
     )
     header = ['', 'forward ms', 'ratio', 'MiB', 'step ms', 'ratio', 'MiB', 'GMAC', '%', 'difference']
-    print_table(header, [row for name in options.only or COMPARISONS for row in compare(name, options, rate)])
+    names = options.only or COMPARISONS
+    print_table(header, [row for name in names for row in table_rows(name, compare(name, options), rate)])
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
 """Compare our ``IoUMetric`` with mmseg's: the time and memory that one image of Cityscapes' size takes.
 
-    python -m benchmarks.metric [--classes 19] [--repeats 10] [--threads 2] [--clock cpu]
+    python -m benchmarks.metric [--only 'int64, 19 classes'] [--repeats 10] [--threads 2] [--clock cpu]
 
 Labels and predictions are random rectangles that differ at their edges and in a tenth of the pixels, in the types
 that mmseg's pipeline gives (int64) and in bytes.
@@ -8,6 +8,7 @@ that mmseg's pipeline gives (int64) and in bytes.
 
 import argparse
 import warnings
+from dataclasses import asdict
 from functools import partial
 
 import torch
@@ -17,15 +18,20 @@ from mmseg.evaluation import IoUMetric as MmsegIoUMetric
 from mmseg_ext.engine.measure import peak_memory, print_table, time_alternating
 from mmseg_ext.evaluation import IoUMetric
 
-_SIZE = 1024, 2048
+# Of labels: their type, and how many classes they are of.
+COMPARISONS = {
+    f'{str(dtype).removeprefix("torch.")}, {classes} classes': (dtype, classes)
+    for classes in (19, 150)
+    for dtype in (torch.int64, torch.uint8)
+}
 
 
-def make_sample(num_classes: int, dtype: torch.dtype, device: torch.device) -> dict:
+def make_sample(num_classes: int, dtype: torch.dtype, size: tuple[int, int], device: torch.device) -> dict:
     """Return the data sample of an image, as the runner gives it to a metric."""
-    rows, columns = (length // 32 for length in _SIZE)
+    rows, columns = (length // 32 for length in size)
     label = torch.randint(num_classes, (rows, columns)).repeat_interleave(32, 0).repeat_interleave(32, 1)
-    prediction = torch.where(torch.rand(_SIZE) < 0.1, torch.randint(num_classes, _SIZE), label.roll((2, 3), (0, 1)))
-    label[torch.rand(_SIZE) < 0.05] = 255
+    prediction = torch.where(torch.rand(size) < 0.1, torch.randint(num_classes, size), label.roll((2, 3), (0, 1)))
+    label[torch.rand(size) < 0.05] = 255
     return {
         key: dict(data=labels[None].to(device, dtype))
         for key, labels in (('pred_sem_seg', prediction), ('gt_sem_seg', label))
@@ -37,10 +43,11 @@ def process(metric: BaseMetric, sample: dict) -> None:
     metric.process({}, [sample])
 
 
-def compare(num_classes: int, dtype: torch.dtype, options: argparse.Namespace) -> list[list[str]]:
-    """Measure the sides; returns a row for each."""
+def compare(name: str, options: argparse.Namespace) -> dict[str, dict]:
+    """Measure one comparison; returns the figures of each side, those of the phase 'image' apart."""
+    dtype, num_classes = COMPARISONS[name]
     device = torch.device(options.device)
-    sample = make_sample(num_classes, dtype, device)
+    sample = make_sample(num_classes, dtype, (options.size, 2 * options.size), device)
     metrics = {
         'mmseg_ext': IoUMetric(),
         'mmseg': MmsegIoUMetric(),
@@ -53,23 +60,35 @@ def compare(num_classes: int, dtype: torch.dtype, options: argparse.Namespace) -
     memory = {name: peak_memory(run, device) for name, run in runs.items()}
     images = options.repeats + 2
     results = {name: metric.evaluate(images)['mIoU'] for name, metric in metrics.items()}
-    kind = str(dtype).removeprefix('torch.')
+    return {
+        side: dict(
+            image=dict(asdict(timing), bytes=memory[side]),
+            mIoU=float(results[side]),
+            difference=float(abs(results[side] - results['mmseg'])) if side == 'mmseg_ext' else None,
+        )
+        for side, timing in times.items()
+    }
+
+
+def table_rows(name: str, figures: dict[str, dict]) -> list[list[str]]:
+    """Return a row for each side."""
     return [
         [
-            f'{num_classes} classes, {kind}: {name}',
-            f'{timing.seconds * 1e3:.1f}',
-            f'{timing.best * 1e3:.1f}',
-            f'{timing.ratio:.2f}',
-            f'{memory[name] / 2**20:.1f}',
-            f'{results[name]:.2f}',
+            f'{name}: {side}',
+            f'{of["image"]["seconds"] * 1e3:.1f}',
+            f'{of["image"]["best"] * 1e3:.1f}',
+            f'{of["image"]["ratio"]:.2f}',
+            f'{of["image"]["bytes"] / 2**20:.1f}',
+            f'{of["mIoU"]:.2f}',
         ]
-        for name, timing in times.items()
+        for side, of in figures.items()
     ]
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument('--classes', type=int, action='append', help='number of classes; can be repeated (19 and 150)')
+    options.add_argument('--only', choices=COMPARISONS, action='append', help='this alone; can be repeated')
+    options.add_argument('--size', type=int, default=1024, help='height of the image, half its width (1024)')
     options.add_argument('--repeats', type=int, default=10, help='rounds of each measurement (10)')
     options.add_argument('--threads', type=int, default=torch.get_num_threads(), help='threads of torch')
     options.add_argument('--clock', choices=('wall', 'cpu'), default='wall', help='cpu: processor time of all threads')
@@ -78,14 +97,9 @@ def main() -> None:
     warnings.simplefilter('ignore')
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    rows = [
-        row
-        for num_classes in options.classes or (19, 150)
-        for dtype in (torch.int64, torch.uint8)
-        for row in compare(num_classes, dtype, options)
-    ]
+    rows = [row for name in options.only or COMPARISONS for row in table_rows(name, compare(name, options))]
     print(
-        f'{_SIZE[0]}x{_SIZE[1]}, {options.device}, {options.threads} threads, {options.clock} clock, '
+        f'{options.size}x{2 * options.size}, {options.device}, {options.threads} threads, {options.clock} clock, '
         f'torch {torch.__version__}. ms: median of an image; ratio: over ours (above 1: slower); MiB: peak'
     )
     print_table(['', 'ms', 'best', 'ratio', 'MiB', 'mIoU'], rows)

@@ -7,6 +7,7 @@ of logits at an eighth of ``size / 2 x size``, two images for each of ``--batch`
 """
 
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 
 import torch
@@ -83,39 +84,48 @@ def _mmseg_loss(logits: Tensor, target: Tensor, criterion: CrossEntropyLoss) -> 
     return torch.autograd.grad(loss, logits)[0]
 
 
-def compare(name: str, options) -> list[list[str]]:
-    """Measure one comparison; returns a row for each side."""
+def compare(name: str, options) -> dict[str, dict]:
+    """Measure one comparison; returns the figures of each side, those of the phase 'run' apart."""
     device = torch.device(options.device)
     sides = COMPARISONS[name](options)
     results = {side: run() for side, run in sides.items()}
     times = time_alternating(sides, options.repeats, device, options.clock)
-    memory = {side: peak_memory(run, device) / 2**20 for side, run in sides.items()}
-    rows = []
-    for side, timing in times.items():
-        if name.startswith('labels'):
-            difference = f'{(results[side] != results["mmseg"]).double().mean():.1e}'
-        else:
-            expected = results['mmseg'].double()
-            difference = f'{(results[side] - expected).abs().max() / expected.abs().max():.1e}'
-        rows.append(
-            [
-                f'{name}: {side}',
-                f'{timing.seconds * 1e3:.0f}',
-                f'{timing.best * 1e3:.0f}',
-                f'{timing.ratio:.2f}',
-                f'{memory[side]:.1f}',
-                f'{memory[side] / memory["mmseg_ext"]:.1f}',
-                difference if side != 'mmseg' else '',
-            ]
+    memory = {side: peak_memory(run, device) for side, run in sides.items()}
+    ours, expected = results['mmseg_ext'], results['mmseg']
+    if name.startswith('labels'):
+        difference = (ours != expected).double().mean()
+    else:
+        difference = (ours - expected.double()).abs().max() / expected.abs().max()
+    return {
+        side: dict(
+            run=dict(asdict(timing), bytes=memory[side]),
+            difference=difference.item() if side == 'mmseg_ext' else None,
         )
-    return rows
+        for side, timing in times.items()
+    }
+
+
+def table_rows(name: str, figures: dict[str, dict]) -> list[list[str]]:
+    """Return a row for each side."""
+    return [
+        [
+            f'{name}: {side}',
+            f'{of["run"]["seconds"] * 1e3:.0f}',
+            f'{of["run"]["best"] * 1e3:.0f}',
+            f'{of["run"]["ratio"]:.2f}',
+            f'{of["run"]["bytes"] / 2**20:.1f}',
+            f'{of["run"]["bytes"] / figures["mmseg_ext"]["run"]["bytes"]:.1f}',
+            '' if of['difference'] is None else f'{of["difference"]:.1e}',
+        ]
+        for side, of in figures.items()
+    ]
 
 
 def main() -> None:
     options = parser('Compare labels and losses of low-resolution logits.', list(COMPARISONS), 1024, 5).parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    rows = [row for name in options.only or COMPARISONS for row in compare(name, options)]
+    rows = [row for name in options.only or COMPARISONS for row in table_rows(name, compare(name, options))]
     print(
         f'size {options.size}, batch {options.batch}, {options.precision}, {options.device}, {options.threads} '
         f'threads, {options.clock} clock, torch {torch.__version__}. ms: median; ratios: over mmseg_ext (above 1: '

@@ -136,15 +136,18 @@ def _convolution_backward_flops(grad: Sequence[int], x: Sequence[int], weight: S
     return 2 * (wants_input + wants_weight) * grad[0] * pixels * math.prod(weight)
 
 
-def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a Markdown table, the first column to the left, the others to the right."""
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table, the first column to the left, the others to the right."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:
         padded = [cells[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(cells[1:], widths[1:], strict=True))]
         return f'| {" | ".join(padded)} |'
 
-    print(line(header))
-    print(f'|{"|".join("-" * (w + 2) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(widths))}|')
-    for row in rows:
-        print(line(row))
+    rule = '|'.join('-' * (w + 2) if i == 0 else '-' * (w + 1) + ':' for i, w in enumerate(widths))
+    return '\n'.join([line(header), f'|{rule}|', *map(line, rows)])
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table as :func:`format_table` returns it."""
+    print(format_table(header, rows))
