@@ -12,13 +12,18 @@ ROOT = Path(__file__).parents[2]
 
 # Two processes whose group has a time-out of two seconds. The first one works for four: then it succeeds, then fails.
 # Last, one of them waits for the other by the group's own means. One script: starting takes longer than all of it.
+# They begin together: imports of one may take longer than the time-out.
 SCRIPT = """
-import sys, time, warnings
+import os, sys, time, warnings
+from pathlib import Path
 warnings.simplefilter('ignore')
 import torch
 from mmengine.dist import barrier, get_rank
 from mmseg_ext.engine.distributed import on_first_process, start_processes
 
+Path(sys.argv[1], os.environ['RANK']).touch()
+while len(os.listdir(sys.argv[1])) < 2:
+    time.sleep(0.05)
 start_processes('pytorch', dict(dist_cfg=dict(backend='nccl', timeout=2)))
 
 def work():
@@ -52,12 +57,12 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def run_two(script: str) -> list[list[str]]:
-    """Run a script in two processes and return the lines that each has printed."""
+def run_two(script: str, folder: Path) -> list[list[str]]:
+    """Run a script in two processes, which meet in a folder, and return the lines that each has printed."""
     address = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(free_port()), WORLD_SIZE='2', OMP_NUM_THREADS='1')
     processes = [
         subprocess.Popen(
-            [sys.executable, '-c', script],
+            [sys.executable, '-c', script, str(folder)],
             env=dict(os.environ, **address, RANK=str(rank), LOCAL_RANK=str(rank), PYTHONPATH=str(ROOT)),
             stdout=subprocess.PIPE,
             text=True,
@@ -68,8 +73,8 @@ def run_two(script: str) -> list[list[str]]:
     return [[line for line in lines if 'import OneDL' not in line] for lines in outputs]
 
 
-def test_others_wait_longer_than_the_time_out_of_dist_cfg_which_counts_elsewhere_and_fail_with_the_first():
-    assert run_two(SCRIPT) == [
+def test_others_wait_longer_than_the_time_out_of_dist_cfg_which_counts_elsewhere_and_fail_with_the_first(tmp_path):
+    assert run_two(SCRIPT, tmp_path) == [
         ['0 found', '0 ValueError label 77'],
         ['1 None', '1 FirstProcessError the first process stopped: ValueError: label 77', 'timed out True'],
     ]

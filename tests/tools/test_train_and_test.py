@@ -236,8 +236,8 @@ def test_a_config_that_mmseg_ships_trains_with_and_without_our_classes(options, 
     load_tool('train').main(
         [SHIPPED, '--work-dir', str(tmp_path), *flags, *options, 'model.pretrained=None', 'train_cfg.max_iters=1']
     )
-    config = next(tmp_path.glob('*.py')).read_text()
-    assert ("default_scope = 'mmseg_ext'" in config) == upgrade
+    config = load_config(str(next(tmp_path.glob('*.py'))))
+    assert (config.default_scope == 'mmseg_ext') == upgrade
     assert (tmp_path / 'iter_1.pth').exists()
 
 
