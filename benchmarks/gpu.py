@@ -53,7 +53,7 @@ TABLES = [
     Table('Losses and labels without full-size logits', streaming, 1024, short_size=128, short='loss-19'),
     Table('Heads', heads, 512, 4, 'bf16', short='segformer-fusion'),
     Table('Losses and labels without full-size logits', streaming, 1024, 1, 'bf16', 128, 'labels-19'),
-    Table('Backbones', backbones, 512, 4, short='resnest50'),
+    Table('Backbones', backbones, 512, 4, short_size=32, short='resnest50'),
     Table('Backbones', backbones, 512, 4, 'bf16'),
     Table('IoUMetric', metric, 1024, short='int64, 19 classes'),
 ]
