@@ -8,7 +8,7 @@ from benchmarks import gpu
 
 
 def test_the_correctness_tests_run_and_every_table_is_written_and_marked_as_a_cpus(tmp_path, capsys):
-    out, tests = tmp_path / 'results/gpu.md', 'tests/gpu/test_pyramid_conv.py::test_the_fastest_way_is_chosen'
+    out, tests = tmp_path / 'results/gpu.md', 'tests/gpu/test_gpu_pyramid_conv.py::test_the_fastest_way_is_chosen'
     assert gpu.main(['--device', 'cpu', '--out', str(out)], tests=tests) == 0
     text, report = out.read_text(), json.loads(out.with_suffix('.json').read_text())
     assert text.startswith('# Rehearsal on a CPU, shortened: no figures of a GPU\n')
